@@ -6,6 +6,8 @@ draws a trained head): such an optional read is not listed, so it never makes
 the chapter run again.
 """
 
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,11 @@ class Chapter:
     @property
     def notebook(self) -> Path:
         return ROOT / self.path
+
+    @property
+    def measured(self) -> str:
+        """Where the chapter leaves its figures for the report card."""
+        return f"measured/{self.name}.json"
 
     @property
     def folder(self) -> Path:
@@ -66,7 +73,8 @@ CHAPTERS = (
         8,
         "ch08_inference/inference.ipynb",
         "Inference",
-        ("base", "classifier", "instruct", "dpo"),
+        ("base", "classifier", "instruct", "dpo")
+        + tuple(f"measured/ch{number:02d}.json" for number in range(1, 8)),
         ("report.json",),
     ),
 )
@@ -75,3 +83,31 @@ CHAPTERS = (
 def existing() -> list[Chapter]:
     """The chapters whose notebook is there, in order."""
     return [chapter for chapter in CHAPTERS if chapter.notebook.exists()]
+
+
+def maker(artifact: str) -> Chapter:
+    """The chapter that writes an artifact."""
+    for chapter in CHAPTERS:
+        if artifact in (*chapter.writes, chapter.measured):
+            return chapter
+    raise KeyError(f"no chapter writes {artifact}")
+
+
+def code_cells(path: Path) -> list[dict]:
+    """The code cells of a notebook, each `source` as one string."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [
+        {**cell, "source": "".join(cell["source"])}
+        for cell in cells
+        if cell["cell_type"] == "code"
+    ]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and not when it says so already."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(temporary, path)

@@ -8,14 +8,11 @@ chapter; a second export of it is an error. Labs and solutions export nothing.
 """
 
 import ast
-import json
-import os
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from chapters import ROOT, existing
+from chapters import ROOT, code_cells, existing, write_atomically
 
 TARGET = ROOT / "llm_utils.py"
 MARK = "#| export"
@@ -43,22 +40,6 @@ class Piece:
     imports: list[tuple[str, str, str]]  # (module or "", name, bound name)
     code: str
     names: list[str]
-
-
-def cell_source(cell: dict) -> str:
-    """A cell's text; on disk it is a string or a list of lines."""
-    source = cell["source"]
-    return source if isinstance(source, str) else "".join(source)
-
-
-def code_cells(path: Path) -> list[tuple[str, str]]:
-    """(cell id, source) of every code cell of a notebook."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return [
-        (cell.get("id", str(number)), cell_source(cell))
-        for number, cell in enumerate(cells)
-        if cell["cell_type"] == "code"
-    ]
 
 
 def bound_names(tree: ast.Module) -> list[str]:
@@ -117,8 +98,9 @@ def split_imports(source: str, where: str):
 def pieces_of(chapter) -> list[Piece]:
     """The exported cells of one chapter."""
     pieces = []
-    for cell_id, source in code_cells(chapter.notebook):
-        where = f"{chapter.path} [{cell_id}]"
+    for number, cell in enumerate(code_cells(chapter.notebook)):
+        source = cell["source"]
+        where = f"{chapter.path} [{cell.get('id', number)}]"
         first, _, rest = source.partition("\n")
         if first.strip() != MARK:
             if re.search(r"^\s*#\s*\|\s*export\b", source, re.MULTILINE):
@@ -177,7 +159,9 @@ def import_lines(pieces: list[Piece]) -> list[str]:
         for module, names in members.items()
     ]
     first, second = [], []
-    for module, line in sorted(lines, key=lambda pair: (pair[1][0] != "i", pair)):
+    for module, line in sorted(
+        lines, key=lambda pair: (pair[1][0] != "i", pair)
+    ):
         top = module.split(".")[0].split(" ")[0]
         (first if top in sys.stdlib_module_names else second).append(line)
     head = [f"from __future__ import {', '.join(future)}", ""]
@@ -205,15 +189,6 @@ def render(pieces: list[Piece]) -> str:
     return head + body
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """Write a file whole or not at all, and not when it says so already."""
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
-
-
 def main(arguments: list[str]) -> int:
     try:
         text = render(all_pieces())
@@ -222,11 +197,9 @@ def main(arguments: list[str]) -> int:
         print(f"export: {error}", file=sys.stderr)
         return 1
     if "--check" not in arguments:
-        write_if_changed(TARGET, text)
+        write_atomically(TARGET, text)
         print(f"{TARGET.name}: {text.count(chr(10))} lines")
-    elif (
-        not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text
-    ):
+    elif not TARGET.exists() or TARGET.read_text(encoding="utf-8") != text:
         print(
             "llm_utils.py is not what the notebooks say: run "
             "`python book/export.py`",

@@ -1,0 +1,251 @@
+"""Run copies of the chapters, in order, and only those that need it.
+
+    python book/run.py                what changed, and what follows from it
+    python book/run.py ch05 ch06      these, if they changed
+    python book/run.py --force ch05   this one in any case
+
+The executed copies stand under _build/<preset>/, the notebooks themselves
+stay as they are. When only prose changed, a copy gets the new prose and keeps
+its outputs. What makes a chapter run again is told in keys.py.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import export
+import keys
+import nbformat
+from chapters import (
+    CHAPTERS,
+    ROOT,
+    Chapter,
+    existing,
+    maker,
+    write_atomically,
+)
+from nbclient.exceptions import (
+    CellExecutionError,
+    CellTimeoutError,
+    DeadKernelError,
+)
+from watch import Client, Meter, clock, heading_above
+
+PRESETS = ("smoke", "pocket", "gpt2-124m")
+
+
+class Stop(Exception):
+    """The run cannot go on; the message says why."""
+
+
+def preset() -> str:
+    name = os.environ.get("LLM_PRESET", "pocket")
+    if name not in PRESETS:
+        raise Stop(f"LLM_PRESET is {name!r}: choose {', '.join(PRESETS)}")
+    return name
+
+
+def copy_of(chapter: Chapter, preset: str) -> Path:
+    """Where the executed copy of a chapter stands."""
+    return ROOT / "_build" / preset / chapter.path
+
+
+def kernel_environment(preset: str) -> dict[str, str]:
+    """The environment of the kernels: the same for every reader."""
+    cores = (
+        len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count()
+    )
+    return {
+        "OMP_NUM_THREADS": str(cores),
+        **os.environ,
+        "LLM_PRESET": preset,
+        "PYTHONHASHSEED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def read_copy(path: Path):
+    """An executed copy and the key it was made with; None where none is."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        return notebook, notebook.metadata.pop("made_with")
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def write_copy(path: Path, notebook, key: dict | None) -> None:
+    notebook.metadata.pop("widgets", None)
+    if key:
+        notebook.metadata["made_with"] = key
+    write_atomically(path, nbformat.writes(notebook) + "\n")
+
+
+def carry_outputs(old, new) -> None:
+    """Give the cells of `new` the outputs of the same code in `old`."""
+    pairs = zip(
+        [c for c in old.cells if c.cell_type == "code"],
+        [c for c in new.cells if c.cell_type == "code"],
+        strict=True,
+    )
+    for source, target in pairs:
+        target.outputs = source.outputs
+        target.execution_count = source.execution_count
+
+
+def missing(chapter: Chapter, preset: str, names) -> list[str]:
+    """Which of these artifacts are not there."""
+    folder = ROOT / "artifacts" / preset
+    return [name for name in names if not (folder / name).exists()]
+
+
+def show_failure(chapter: Chapter, client: Client, error) -> None:
+    cell = client.current
+    print(f"\n{chapter.path} failed in cell [{cell.get('id')}]")
+    if heading := heading_above(client.nb, client.nb.cells.index(cell)):
+        print(f"under “{heading}”")
+    print(textwrap.indent(cell.source, "    | "))
+    text = getattr(error, "traceback", "") or str(error)
+    print(text if sys.stdout.isatty() else strip_colours(text))
+
+
+def strip_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def execute(chapter: Chapter, preset: str) -> tuple[object, dict]:
+    """Run a copy of a chapter; its notebook and what it took."""
+    notebook = nbformat.read(chapter.notebook, as_version=4)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    for cell in code:
+        cell.outputs, cell.execution_count = [], None
+    filled = sum(bool(cell.source.strip()) for cell in code)
+    meter = Meter(f"{chapter.name} {chapter.title}", filled)
+    client = Client(notebook, meter, chapter.folder)
+    meter.start()
+    partial = copy_of(chapter, preset).with_suffix(".partial.ipynb")
+    try:
+        client.execute(env=kernel_environment(preset))
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        meter.stop()
+        write_copy(partial, notebook, None)
+        show_failure(chapter, client, error)
+        raise Stop(f"what ran so far: {partial.relative_to(ROOT)}") from None
+    seconds = meter.stop()
+    partial.unlink(missing_ok=True)
+    took = {"seconds": round(seconds, 2), "peak_memory_bytes": meter.peak}
+    return notebook, took
+
+
+def record(chapter: Chapter, preset: str, took: dict) -> None:
+    """Keep a chapter's last run in measured/run.json, and the totals."""
+    path = ROOT / "artifacts" / preset / "measured" / "run.json"
+    try:
+        chapters = json.loads(path.read_text(encoding="utf-8"))["chapters"]
+    except (OSError, ValueError, KeyError):
+        chapters = {}
+    chapters = dict(sorted({**chapters, chapter.name: took}.items()))
+    totals = {
+        "chapters": chapters,
+        "seconds": round(sum(c["seconds"] for c in chapters.values()), 2),
+        "peak_memory_bytes": max(
+            c["peak_memory_bytes"] for c in chapters.values()
+        ),
+    }
+    write_atomically(path, json.dumps(totals, indent=2) + "\n")
+    report = path.parent.parent / "report.json"
+    if report.exists():
+        card = json.loads(report.read_text(encoding="utf-8"))
+        card["seconds"] = totals["seconds"]
+        card["peak_memory_bytes"] = totals["peak_memory_bytes"]
+        write_atomically(
+            report, json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+        )
+
+
+def refresh(chapter: Chapter, preset: str, exports, force: bool) -> bool:
+    """Bring one chapter's copy up to date; whether it had to run."""
+    label = f"{chapter.name} {chapter.title}"
+    if absent := missing(chapter, preset, chapter.reads):
+        name = absent[0]
+        raise Stop(
+            f"{label} needs artifacts/{preset}/{name}, which is missing: "
+            f"run `make {maker(name).name}` first"
+        )
+    key = keys.key(chapter, preset, exports)
+    path = copy_of(chapter, preset)
+    old = read_copy(path)
+    lost = missing(chapter, preset, (*chapter.writes, chapter.measured))
+    changed = keys.changes(old[1], key) if old else []
+    if old and not changed and not lost and not force:
+        notebook = nbformat.read(chapter.notebook, as_version=4)
+        carry_outputs(old[0], notebook)
+        write_copy(path, notebook, key)
+        print(f"{label}: nothing changed", flush=True)
+        return False
+    why = changed[:3] or [f"artifacts/{preset}/{name}" for name in lost]
+    if not old:
+        why = ["it has not run yet"]
+    elif force and not changed:
+        why = ["you asked for it"]
+    else:
+        why = [f"{', '.join(why)} {'changed' if changed else 'missing'}"]
+    print(f"{label}: runs, as {why[0]}", flush=True)
+    notebook, took = execute(chapter, preset)
+    unwritten = missing(chapter, preset, (*chapter.writes, chapter.measured))
+    if unwritten:
+        raise Stop(
+            f"{label} ran, but wrote no artifacts/{preset}/{unwritten[0]}"
+        )
+    write_copy(path, notebook, key)
+    record(chapter, preset, took)
+    memory = took["peak_memory_bytes"] / 1e9
+    print(
+        f"{label}: done in {clock(took['seconds'])}, {memory:.1f} GB at most",
+        flush=True,
+    )
+    return True
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        description="Run the chapters that need it."
+    )
+    parser.add_argument(
+        "chapters", nargs="*", help="ch01 … ch08; all where none is named"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="run them in any case"
+    )
+    options = parser.parse_args(arguments)
+    known = [chapter.name for chapter in CHAPTERS]
+    if unknown := sorted(set(options.chapters) - set(known)):
+        parser.error(f"{unknown[0]} is no chapter: {', '.join(known)}")
+    if failed := export.main([]):
+        return failed
+    try:
+        name = preset()
+        exports = keys.Exports(export.TARGET.read_text(encoding="utf-8"))
+        wanted = [
+            chapter
+            for chapter in existing()
+            if not options.chapters or chapter.name in options.chapters
+        ]
+        for chapter in wanted:
+            refresh(chapter, name, exports, options.force)
+    except Stop as stop:
+        print(stop, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
