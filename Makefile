@@ -1,8 +1,6 @@
 # The commands of the book. `make help` lists them.
 
 PYTHON ?= python3
-PRESET ?= pocket
-export LLM_PRESET ?= $(PRESET)
 # More options for pip, such as --extra-index-url for another build of torch.
 PIP_FLAGS ?=
 
@@ -16,7 +14,7 @@ CHAPTERS := ch01 ch02 ch03 ch04 ch05 ch06 ch07 ch08
 	chat clean
 
 help:  ## this list
-	@echo "make book, and then (LLM_PRESET=smoke|pocket|gpt2-124m picks the size):"
+	@echo "make … (LLM_PRESET=smoke, pocket or gpt2-124m picks the size)"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
 		| awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
 	@echo "  ch01…ch08  one chapter, if it or what it reads has changed"
@@ -67,5 +65,5 @@ record: $(READY)  ## write the outputs of the last run into the notebooks
 chat: $(READY)  ## talk with the model that you trained
 	@$(PY) ch08_inference/serve.py
 
-clean:  ## remove what was built (artifacts and .venv stay)
+clean:  ## remove _build: the next `make book` runs every chapter again
 	rm -rf _build

@@ -123,7 +123,8 @@ def all_pieces() -> list[Piece]:
         for name in dict.fromkeys(piece.names):
             if name in owner:
                 raise ExportError(
-                    f"{piece.where}: {name} is exported already by {owner[name]}"
+                    f"{piece.where}: {name} is exported already by "
+                    f"{owner[name]}"
                 )
             owner[name] = piece.where
     meaning: dict[str, tuple[str, str]] = {}

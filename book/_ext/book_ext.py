@@ -1,0 +1,49 @@
+"""Show `#| export` as a small badge, and hide the `# NBVAL_…` lines."""
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
+
+MARK = "#| export"
+BADGE = "exported to llm_utils.py"
+
+
+def replace_code(node: nodes.literal_block, text: str) -> None:
+    """Change the code shown; Sphinx colours it only if rawsource agrees."""
+    node.rawsource = text
+    node.children = []
+    node += nodes.Text(text)
+
+
+def badge() -> nodes.container:
+    text = nodes.emphasis("", BADGE)
+    return nodes.container(
+        "", nodes.paragraph("", "", text), classes=["export-badge"]
+    )
+
+
+class Directives(SphinxPostTransform):
+    """What a code cell tells the tools is not for the reader."""
+
+    default_priority = 50
+
+    def run(self, **kwargs) -> None:
+        for node in list(self.document.findall(nodes.literal_block)):
+            lines = node.astext().split("\n")
+            exported = lines[0].strip() == MARK
+            rest = lines[1:] if exported else lines
+            shown = [x for x in rest if not x.startswith("# NBVAL_")]
+            if not exported and shown == lines:
+                continue
+            replace_code(node, "\n".join(shown).strip("\n"))
+            if exported:
+                node.parent.insert(node.parent.index(node), badge())
+
+
+def setup(app: Sphinx) -> dict:
+    app.add_post_transform(Directives)
+    return {
+        "version": "1",
+        "parallel_read_safe": True,
+        "parallel_write_safe": True,
+    }

@@ -1,0 +1,189 @@
+"""Build the book, as HTML or as PDF, from the chapters as last run.
+
+    python book/build.py html      _build/html/index.html
+    python book/build.py pdf       _build/pdf/book.pdf
+
+A chapter that has not been run at this preset is taken as it was committed.
+The sources are laid out under _build as they stand in the repository, so that
+a link from a chapter works here and there. Every warning is an error.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from chapters import ROOT, Chapter, existing
+
+BOOK = ROOT / "book"
+# A line of code may stick out by this much before the build fails, in points.
+OVERFULL = 12.0
+
+
+class Failed(Exception):
+    """The book could not be built; the message says why."""
+
+
+def copy_if_changed(source: Path, target: Path) -> None:
+    """Copy a file unless it is there: Sphinx then reads it only once."""
+    data = source.read_bytes()
+    if not target.exists() or target.read_bytes() != data:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+
+
+def toctree(caption: str, names: list[str], *options: str) -> str:
+    if not names:
+        return ""
+    head = [":hidden:", f":caption: {caption}", *options]
+    return "\n".join(["", "```{toctree}", *head, "", *names, "```", ""])
+
+
+def lay_out(
+    source: Path, pick: Callable[[Chapter], Path], appendices: bool
+) -> list[str]:
+    """Fill `source` with all that the book is made of.
+
+    `pick` gives the notebook of a chapter. Solutions and labs become parts of
+    the contents, or are returned (as document names) to be appendices.
+    """
+    wanted: dict[Path, Path] = {}
+    chapters, solutions, labs = [], [], []
+    for chapter in existing():
+        wanted[Path(chapter.path)] = pick(chapter)
+        chapters.append(Path(chapter.path).with_suffix("").as_posix())
+        for path in sorted(chapter.folder.iterdir()):
+            place = path.relative_to(ROOT)
+            if path.suffix == ".ipynb" and path != chapter.notebook:
+                wanted[place] = path
+                kind = solutions if path.stem == "solutions" else labs
+                kind.append(place.with_suffix("").as_posix())
+            elif path.suffix in (".py", ".html"):
+                wanted[place] = path
+    for path in [*BOOK.glob("map/*.png"), ROOT / "llm_utils.py"]:
+        wanted[path.relative_to(ROOT)] = path
+    for path in BOOK.glob("bib/*.bib"):
+        wanted[path.relative_to(BOOK)] = path
+    front = BOOK / "index.md"
+    text = front.read_text(encoding="utf-8").replace("](../", "](")
+    text += toctree("The chapters", chapters, ":numbered: 2")
+    if not appendices:
+        text += toctree("Labs", labs)
+        text += toctree("Worked solutions", solutions)
+    for path in list(source.rglob("*")) if source.exists() else ():
+        place = path.relative_to(source)
+        if path.is_file() and place not in wanted:
+            path.unlink()
+    for place, path in wanted.items():
+        copy_if_changed(path, source / place)
+    (source / "index.md").write_text(text, encoding="utf-8")
+    return [*labs, *solutions] if appendices else []
+
+
+def sphinx(builder: str, source: Path, out: Path, *options: str) -> None:
+    """Run Sphinx with every warning an error."""
+    command = [sys.executable, "-m", "sphinx", "-n", "-W", "--keep-going"]
+    command += ["-q", "-b", builder, "-c", str(BOOK), *options]
+    command += ["-d", str(out.with_name(f"{out.name}-trees"))]
+    if subprocess.run([*command, str(source), str(out)]).returncode:
+        raise Failed("Sphinx found something wrong: see above")
+
+
+def html(pick: Callable[[Chapter], Path], build: Path) -> Path:
+    """Build the HTML book under `build`; the path of its first page."""
+    source, out = build / "html-source", build / "html"
+    lay_out(source, pick, appendices=False)
+    sphinx("html", source, out)
+    return out / "index.html"
+
+
+def check_latex() -> None:
+    """Say what to install where LaTeX or a part of it is missing."""
+    needed = ("fncychap.sty", "newunicodechar.sty", "pzdr.tfm", "xeCJK.sty")
+    here = shutil.which("xelatex") and shutil.which("latexmk")
+    parts = here and all(
+        subprocess.run(["kpsewhich", name], capture_output=True).stdout
+        for name in needed[:3]
+    )
+    if not parts:
+        packages = (BOOK / "apt.txt").read_text(encoding="utf-8").split()
+        raise Failed(
+            "the PDF needs xelatex and latexmk; on Debian or Ubuntu:\n"
+            "  apt-get install --no-install-recommends " + " ".join(packages)
+        )
+
+
+def check_log(log: str) -> None:
+    """No sign may be missing, and no line may run off the page."""
+    lost = sorted(set(re.findall(r"Missing character: .*", log)))
+    if lost:
+        raise Failed("the PDF lacks signs:\n" + "\n".join(lost[:10]))
+    wide = re.findall(
+        r"Overfull \\hbox \((\d+(?:\.\d+)?)pt too wide\)[^\n]*\n[^\n]*", log
+    )
+    worst = max(map(float, wide), default=0.0)
+    if worst > OVERFULL:
+        found = [
+            line
+            for line in log.splitlines()
+            if line.startswith(f"Overfull \\hbox ({worst:g}")
+        ]
+        raise Failed(f"something runs {worst:.0f} pt off the page: {found}")
+
+
+def pdf(pick: Callable[[Chapter], Path], build: Path) -> Path:
+    """Build the PDF book under `build`; its path."""
+    check_latex()
+    source, out = build / "pdf-source", build / "pdf"
+    appendices = lay_out(source, pick, appendices=True)
+    sphinx(
+        "latex",
+        source,
+        out,
+        "-D",
+        f"latex_appendices={','.join(appendices)}",
+        "-D",
+        "suppress_warnings=mystnb.unknown_mime_type,bibtex.duplicate_citation,"
+        "bibtex.duplicate_label,toc.not_included",
+    )
+    command = ["latexmk", "-g", "-xelatex", "-silent", "-halt-on-error"]
+    command += ["-interaction=nonstopmode", "book.tex"]
+    done = subprocess.run(command, cwd=out, capture_output=True, text=True)
+    log = (out / "book.log").read_text(encoding="utf-8", errors="replace")
+    if done.returncode:
+        errors = [x for x in log.splitlines() if x.startswith(("!", "l."))]
+        raise Failed("xelatex stopped:\n" + "\n".join(errors[:20]))
+    check_log(log)
+    return out / "book.pdf"
+
+
+def as_last_run(chapter: Chapter) -> Path:
+    """A chapter's executed copy, or the committed notebook without one."""
+    preset = os.environ.get("LLM_PRESET", "pocket")
+    copy = ROOT / "_build" / preset / chapter.path
+    return copy if copy.exists() else chapter.notebook
+
+
+def as_committed(chapter: Chapter) -> Path:
+    return chapter.notebook
+
+
+def main(arguments: list[str]) -> int:
+    builders = {"html": html, "pdf": pdf}
+    if len(arguments) != 1 or arguments[0] not in builders:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        path = builders[arguments[0]](as_last_run, ROOT / "_build")
+    except Failed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    print(f"the book: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
