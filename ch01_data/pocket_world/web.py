@@ -152,7 +152,7 @@ _FOOTERS = {
 _SCRIPTS = (
     "var tip='The ferry is late today, and the bread is later.';"
     "document.getElementById('tip').innerHTML=tip;",
-    'window.dataLayer=window.dataLayer||[];function track(a){dataLayer.push(a)}'
+    "window.dataLayer=window.dataLayer||[];function track(a){dataLayer.push(a)}"
     'track({"event":"page","title":"Valley news for people who read"});',
     "if(a<b&&c>d){document.write('<p>Please turn on your scripts to read the "
     "rest of this story about the mill.</p>')}",
@@ -180,9 +180,49 @@ _HANDLES = (
 )  # fmt: skip
 _SIGNATURES = (
     "-- sent from the reading room",
-    "-- \"Tie it twice.\"",
+    '-- "Tie it twice."',
     "-- member of the towpath walkers since the flood",
     "-- my other boat is also a boat",
+)
+
+
+_TEASERS = (
+    (
+        "The clerk counts the swans",
+        "There were eleven on Monday and twelve on "
+        "Tuesday, and the clerk has asked that nobody feed the difference.",
+    ),
+    (
+        "Bridge toll to stay",
+        "The toll will not go up this winter, said the "
+        "bridge keeper, because nobody can agree on how to collect it.",
+    ),
+    (
+        "A quiet fair",
+        "Nine stalls, two songs and one argument about a goose. "
+        "Our reporter stayed until the lamps were lit.",
+    ),
+    (
+        "What the almanac got wrong",
+        "It promised frost in the first week. The "
+        "beans are still standing, and so is the wager.",
+    ),
+    ("New oars", "After four years the ferry has a pair that match."),
+)
+_REPLIES = (
+    "I was there and it was not like that at all.",
+    "Thank you for this. My aunt has cut it out and pinned it to the door.",
+    "First!",
+    "Does anybody know if the path is open again? I have asked twice.",
+    "You always write about that side of the river and never about ours.",
+    "Lovely. Sad about the goose, though.",
+)
+_PLEAS = (
+    "The Courier costs two pence and is worth three. Take it every week and "
+    "your neighbours will have to buy their own.",
+    "Did you like what you read? Then tell the person next to you. If you did "
+    "not, tell us.",
+    "To print this page, turn it over first.",
 )
 
 
@@ -299,7 +339,9 @@ def _spam_text(chance: Chance, vocabulary: list[str]) -> str:
     else:
         # An "article" with the valley's own words in no order, round a link.
         for _ in range(chance.number(3, 6)):
-            said = [chance.pick(vocabulary) for _ in range(chance.number(9, 22))]
+            said = [
+                chance.pick(vocabulary) for _ in range(chance.number(9, 22))
+            ]
             at = chance.number(1, len(said) - 1)
             said.insert(at, a)
             said.insert(at // 2, "best " + b)
@@ -416,9 +458,7 @@ def _with_private(chance: Chance, text: str) -> tuple[str, list[dict]]:
 # -- copies ------------------------------------------------------------------
 
 _NUMBER = re.compile(r"\b\d{1,2}\b")
-_DAY = re.compile(
-    r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\b"
-)
+_DAY = re.compile(r"\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\b")
 _DAYS = (
     "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
     "Sunday",
@@ -526,6 +566,40 @@ def _some(chance: Chance, options: tuple[str, ...], count: int) -> list[str]:
     return list(dict.fromkeys(seen))
 
 
+def _link_words(chance: Chance, markup: str) -> str:
+    """Two of the words of a paragraph made into links."""
+    words = markup.split(" ")
+    for _ in range(2):
+        at = chance.number(0, len(words) - 1)
+        if words[at].isalpha():
+            words[at] = f'<a href="/about/{words[at].lower()}">{words[at]}</a>'
+    return " ".join(words)
+
+
+def _teasers(chance: Chance, name: str) -> str:
+    """The beginnings of other articles, as prose and not as links."""
+    first = chance.number(0, len(_TEASERS) - 1)
+    return "".join(
+        f'<div class="{name}"><h4><a href="/story/{(first + i)}">{title}</a></h4>'
+        f"<p>{words}</p></div>\n"
+        for i in range(chance.number(1, 3))
+        for title, words in (_TEASERS[(first + i) % len(_TEASERS)],)
+    )
+
+
+def _replies(chance: Chance, name: str) -> str:
+    """What readers wrote under an article."""
+    return (
+        f'<div class="{name}">'
+        + "".join(
+            f"<div><b>{chance.pick(_HANDLES)}</b> {chance.number(1, 59)} minutes ago"
+            f"<p>{chance.pick(_REPLIES)}</p></div>\n"
+            for _ in range(chance.number(1, 3))
+        )
+        + "</div>\n"
+    )
+
+
 def _modern(chance: Chance, site: str, text: str, faults: set) -> str:
     """A page of the present day: semantic elements, or nothing but divs."""
     host, menu = SITES[site], _MENUS[site]
@@ -549,17 +623,31 @@ def _modern(chance: Chance, site: str, text: str, faults: set) -> str:
         faults.add("link_inside")
         also = chance.pick(_READ_MORE)
         parts.append(f'<p><a href="/also">Read also: {also}</a></p>')
+    if chance.flip(0.15):
+        faults.add("words_linked")
+        parts[0] = _link_words(chance, parts[0])
+    if site in ("courier", "mirror") and chance.flip(0.2):
+        faults.add("plea_inside")
+        parts.append(f"<p><i>{_escape(chance.pick(_PLEAS))}</i></p>")
     body = "\n".join(parts)
     related = _links(
         chance, host, tuple(_some(chance, _READ_MORE, chance.number(3, 6)))
     )
+    if site in ("courier", "mirror") and chance.flip(0.3):
+        faults.add("teasers")
+        related += _teasers(chance, "x3" if plain else "card")
+    replies = ""
+    if site in ("courier", "mirror") and chance.flip(0.25):
+        faults.add("replies")
+        replies = _replies(chance, "y1" if plain else "comments")
     foot = _escape(_FOOTERS[site].format(n=chance.number(100, 99999)))
     date = f"{chance.number(1, 28)} {chance.pick(_MONTHS)}"
     who = chance.pick(_HANDLES)
     if semantic:
         main = (
-            f"<main><article>\n<div class=\"byline\">By {who} · {date} · "
-            f"3 minutes</div>\n{body}\n</article></main>\n"
+            f'<main><article>\n<div class="byline">By {who} · {date} · '
+            f"3 minutes</div>\n{body}\n</article>"
+            f"{replies}</main>\n"
             f'<aside class="related"><h2>Most read</h2><ul>{related}</ul></aside>'
         )
         top = (
@@ -571,7 +659,7 @@ def _modern(chance: Chance, site: str, text: str, faults: set) -> str:
         c = chance.number(1, 99)
         main = (
             f'<div class="c{c}"><div class="c{c + 1}">\n{body}\n</div>\n'
-            f'<div class="c{c + 2}"><ul>{related}</ul></div></div>'
+            f'{replies}<div class="c{c + 2}"><ul>{related}</ul></div></div>'
         )
         top = f'<div class="t1"><b>{host}</b><ul>{nav}</ul></div>'
         foot = f'<div class="z{c}"><small>{foot}</small></div>'
@@ -610,7 +698,7 @@ def _modern(chance: Chance, site: str, text: str, faults: set) -> str:
     else:
         main = (
             f'<div class="wrap"><div id="main" class="story-body">\n{body}\n'
-            f'</div>\n<div class="sidebar"><h3>Also here</h3><ul>{related}</ul>'
+            f'</div>\n{replies}<div class="sidebar"><h3>Also here</h3><ul>{related}</ul>'
             "</div></div>"
         )
         top = f'<div class="masthead"><ul class="menu">{nav}</ul></div>'
@@ -631,6 +719,9 @@ def _old(chance: Chance, site: str, text: str, faults: set) -> str:
         body = "\n".join(_paragraphs(text, "<P>", "", lists=False))
     else:
         body = "<BR><BR>\n".join(_paragraphs(text, "", "", lists=False))
+    if chance.flip(0.2):
+        faults.add("advert_inside")
+        body += f"\n<P><CENTER><B>{chance.pick(_ADVERTS)}</B></CENTER>"
     foot = _escape(_FOOTERS[site].format(n=chance.number(100, 99999)))
     if chance.flip(0.3):
         faults.add("unclosed_tags")
@@ -640,13 +731,15 @@ def _old(chance: Chance, site: str, text: str, faults: set) -> str:
     return (
         '<TABLE BORDER=0 WIDTH="100%"><TR><TD COLSPAN=2 ALIGN=center>'
         f"<FONT SIZE=5><B>{SITES[site]}</B></FONT></TD></TR>\n"
-        f'<TR><TD VALIGN=top WIDTH=120><TABLE>{cells}</TABLE></TD>\n'
+        f"<TR><TD VALIGN=top WIDTH=120><TABLE>{cells}</TABLE></TD>\n"
         f'<TD VALIGN=top><FONT FACE="Times">\n{body}\n{end}\n'
         f"<HR><CENTER><FONT SIZE=1>{foot}</FONT></CENTER>"
     )
 
 
-def _around(chance: Chance, site: str, body: str, meta: str, faults: set) -> str:
+def _around(
+    chance: Chance, site: str, body: str, meta: str, faults: set
+) -> str:
     """The rest of the page: head, scripts, cookie bar, comments."""
     head = [f"<title>{SITES[site]}</title>", meta, f"<style>{_STYLE}</style>"]
     before, after = [], []
@@ -708,9 +801,7 @@ def _encode(
         # Read as Windows-1252 by somebody, and saved again as UTF-8.
         # (latin-1 carries the five bytes that Windows-1252 leaves out.)
         faults.add("mojibake")
-        shown = "".join(
-            _as_1252(byte) for byte in shown.encode("utf-8")
-        ) if foreign else shown
+        shown = "".join(_as_1252(byte) for byte in shown.encode("utf-8"))
     if chance.flip(0.08) and _LONG.search(shown):
         faults.add("soft_hyphens")
         shown = _LONG.sub("\\1\u00ad\\2", shown)
@@ -728,7 +819,9 @@ def _encode(
     codec = says = "utf-8"
     if site == "parish" and chance.flip(0.7):
         codec = says = "windows-1252"
-    fault = chance.pick(("none", "meta", "header", "both"), (80.0, 8.0, 8.0, 4.0))
+    fault = chance.pick(
+        ("none", "meta", "header", "both"), (80.0, 8.0, 8.0, 4.0)
+    )
     meta_says = header_says = says
     if fault != "none":
         other = "utf-8" if codec != "utf-8" else "iso-8859-1"
@@ -772,7 +865,9 @@ def pages(n: int, seed: int) -> Iterator[Page]:
     from .documents import documents
 
     texts = documents(n, seed, "train")
-    vocabulary = sorted({w for line in _READ_MORE + _ADVERTS for w in line.split()})
+    vocabulary = sorted(
+        {w for line in _READ_MORE + _ADVERTS for w in line.split()}
+    )
     vocabulary += ["the", "of", "a", "and", "valley", "river", "mill", "bread"]
     recent: deque[dict] = deque(maxlen=400)
     for number in range(n):
