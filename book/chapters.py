@@ -65,7 +65,7 @@ CHAPTERS = (
         6,
         "ch06_finetune/finetune.ipynb",
         "Fine-tuning",
-        ("base",),
+        ("base", "shards"),
         ("classifier", "instruct"),
     ),
     Chapter(7, "ch07_dpo/dpo.ipynb", "Preferences", ("instruct",), ("dpo",)),
