@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .words import VERB, article
+from pocket_world.words import VERB, article
 
 # English noun, dialect noun, classes. p person, e eaten, c carried, o opened,
 # w washed, f mended, y painted, v a sight to see, d a place to be at.
@@ -490,4 +490,56 @@ def draw_sentence(chance, names: tuple[str, ...]) -> Clause:
         place = chance.pick(*_PLACE[preposition], said=_SPOKEN.__getitem__)
         chance.write(_SPOKEN[place])
     chance.write(".")
+    return Clause(subject, verb, tense, negative, thing, preposition, place)
+
+
+_ANYTHING = _phrases(
+    tuple(n for n in NOUNS if any(n in nouns for nouns in _OBJECTS.values())),
+    {"the": 1.0, "a": 0.7, "my": 0.4},
+    0.4,
+)
+_FITTING = {
+    n: tuple(v for v, nouns in _OBJECTS.items() if n in nouns) for n in NOUNS
+}
+_ALONE = tuple(v for v in DIALECT_VERBS if VERB_CLASS[v] == "-")
+_OLD = {
+    p: dialect_phrase(p)
+    for options in (_SUBJECT[0], _ANYTHING[0], *(o for o, _ in _PLACE.values()))
+    for p in options
+}
+
+
+def draw_old_sentence(chance, names: tuple[str, ...]) -> Clause:
+    """Draw and write one sentence of Old Valley; return its clause."""
+    kind = chance.pick(("noun", "name", "pronoun"), (0.55, 0.33, 0.12))
+    if kind == "noun":
+        subject = chance.pick(*_SUBJECT, said=lambda p: _start(_OLD[p]) + " ")
+        chance.write(_start(_OLD[subject]) + " ")
+    else:
+        options = names if kind == "name" else tuple(PRONOUNS)
+        head = chance.pick(options, said=lambda n: _start(PRONOUNS.get(n, n)) + " ")
+        subject = Phrase(head)
+        chance.write(_start(PRONOUNS.get(head, head)) + " ")
+    preposition, place, thing = "", None, None
+    if chance.flip(0.35):
+        preposition = chance.pick(
+            tuple(PREPOSITIONS), said=lambda p: PREPOSITIONS[p] + " "
+        )
+        chance.write(PREPOSITIONS[preposition] + " ")
+        place = chance.pick(*_PLACE[preposition], said=lambda p: _OLD[p] + " ")
+        chance.write(_OLD[place] + " ")
+    if chance.flip(0.65):
+        thing = chance.pick(*_ANYTHING, said=lambda p: _OLD[p] + " ")
+        chance.write(_OLD[thing] + " ")
+    negative = chance.flip(0.15)
+    if negative:
+        chance.write("nen ")
+    tense = chance.pick(_TENSES, (0.3, 0.5, 0.2))
+    verbs = _FITTING[thing.head] if thing else _ALONE
+    ending = "o." if tense == "past" else "."
+    before = "vo " if tense == "future" else ""
+    verb = chance.pick(
+        verbs, said=lambda v: before + DIALECT_VERBS[v] + ending
+    )
+    chance.write(before + DIALECT_VERBS[verb] + ending)
     return Clause(subject, verb, tense, negative, thing, preposition, place)
