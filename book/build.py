@@ -19,6 +19,11 @@ from pathlib import Path
 from chapters import ROOT, Chapter, existing
 
 BOOK = ROOT / "book"
+# Appendices stand in no toctree; the rest as in conf.py.
+QUIET_IN_PDF = (
+    "mystnb.unknown_mime_type,bibtex.duplicate_citation,"
+    "bibtex.duplicate_label,toc.not_included"
+)
 # A line of code may stick out by this much before the build fails, in points.
 OVERFULL = 12.0
 
@@ -139,16 +144,10 @@ def pdf(pick: Callable[[Chapter], Path], build: Path) -> Path:
     check_latex()
     source, out = build / "pdf-source", build / "pdf"
     appendices = lay_out(source, pick, appendices=True)
-    sphinx(
-        "latex",
-        source,
-        out,
-        "-D",
-        f"latex_appendices={','.join(appendices)}",
-        "-D",
-        "suppress_warnings=mystnb.unknown_mime_type,bibtex.duplicate_citation,"
-        "bibtex.duplicate_label,toc.not_included",
-    )
+    options = ["-D", f"suppress_warnings={QUIET_IN_PDF}"]
+    if appendices:
+        options += ["-D", f"latex_appendices={','.join(appendices)}"]
+    sphinx("latex", source, out, *options)
     command = ["latexmk", "-g", "-xelatex", "-silent", "-halt-on-error"]
     command += ["-interaction=nonstopmode", "book.tex"]
     done = subprocess.run(command, cwd=out, capture_output=True, text=True)

@@ -11,8 +11,9 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
-from chapters import CHAPTERS, ROOT  # noqa: E402
 from matplotlib.patches import Polygon  # noqa: E402
+
+from chapters import CHAPTERS, ROOT  # noqa: E402
 
 HANDS_ON = (
     "clean text",

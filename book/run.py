@@ -3,6 +3,7 @@
     python book/run.py                what changed, and what follows from it
     python book/run.py ch05 ch06      these, if they changed
     python book/run.py --force ch05   this one in any case
+    python book/run.py --plan         only tell what would run, and why
 
 The executed copies stand under _build/<preset>/, the notebooks themselves
 stay as they are. When only prose changed, a copy gets the new prose and keeps
@@ -17,9 +18,15 @@ import sys
 import textwrap
 from pathlib import Path
 
+import nbformat
+from nbclient.exceptions import (
+    CellExecutionError,
+    CellTimeoutError,
+    DeadKernelError,
+)
+
 import export
 import keys
-import nbformat
 from chapters import (
     CHAPTERS,
     ROOT,
@@ -27,11 +34,6 @@ from chapters import (
     existing,
     maker,
     write_atomically,
-)
-from nbclient.exceptions import (
-    CellExecutionError,
-    CellTimeoutError,
-    DeadKernelError,
 )
 from watch import Client, Meter, clock, heading_above
 
@@ -56,16 +58,17 @@ def copy_of(chapter: Chapter, preset: str) -> Path:
 
 def kernel_environment(preset: str) -> dict[str, str]:
     """The environment of the kernels: the same for every reader."""
-    cores = (
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count()
-    )
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        cores = os.cpu_count() or 1
+    path = [str(ROOT), str(ROOT / "ch01_data"), os.environ.get("PYTHONPATH")]
     return {
         "OMP_NUM_THREADS": str(cores),
         **os.environ,
         "LLM_PRESET": preset,
         "PYTHONHASHSEED": "0",
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "TOKENIZERS_PARALLELISM": "false",
     }
 
@@ -98,7 +101,7 @@ def carry_outputs(old, new) -> None:
         target.execution_count = source.execution_count
 
 
-def missing(chapter: Chapter, preset: str, names) -> list[str]:
+def missing(preset: str, names) -> list[str]:
     """Which of these artifacts are not there."""
     folder = ROOT / "artifacts" / preset
     return [name for name in names if not (folder / name).exists()]
@@ -168,37 +171,49 @@ def record(chapter: Chapter, preset: str, took: dict) -> None:
         )
 
 
-def refresh(chapter: Chapter, preset: str, exports, force: bool) -> bool:
-    """Bring one chapter's copy up to date; whether it had to run."""
+def reason(old: dict | None, new: dict, lost: list[str], force: bool) -> str:
+    """Why a chapter must run; empty if it need not."""
+    if old is None:
+        return "it has not run yet"
+    if changed := keys.changes(old, new):
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return f"{changed[0]}{more} changed"
+    if lost:
+        return f"{lost[0]} is missing"
+    return "you asked for it" if force else ""
+
+
+def refresh(
+    chapter: Chapter,
+    preset: str,
+    exports: keys.Exports,
+    force: bool,
+    plan: bool,
+) -> None:
+    """Bring one chapter's copy up to date, or tell what that would take."""
     label = f"{chapter.name} {chapter.title}"
-    if absent := missing(chapter, preset, chapter.reads):
-        name = absent[0]
+    absent = missing(preset, chapter.reads)
+    if absent and not plan:
         raise Stop(
-            f"{label} needs artifacts/{preset}/{name}, which is missing: "
-            f"run `make {maker(name).name}` first"
+            f"{label}: artifacts/{preset}/{absent[0]} is missing: "
+            f"run `make {maker(absent[0]).name}` first"
         )
     key = keys.key(chapter, preset, exports)
     path = copy_of(chapter, preset)
-    old = read_copy(path)
-    lost = missing(chapter, preset, (*chapter.writes, chapter.measured))
-    changed = keys.changes(old[1], key) if old else []
-    if old and not changed and not lost and not force:
+    copy = read_copy(path)
+    promised = (*chapter.writes, chapter.measured)
+    lost = [f"artifacts/{preset}/{name}" for name in missing(preset, promised)]
+    why = reason(copy and copy[1], key, lost, force)
+    print(f"{label}: {'runs, as ' + why if why else 'nothing changed'}")
+    if plan:
+        return
+    if not why:
         notebook = nbformat.read(chapter.notebook, as_version=4)
-        carry_outputs(old[0], notebook)
+        carry_outputs(copy[0], notebook)
         write_copy(path, notebook, key)
-        print(f"{label}: nothing changed", flush=True)
-        return False
-    why = changed[:3] or [f"artifacts/{preset}/{name}" for name in lost]
-    if not old:
-        why = ["it has not run yet"]
-    elif force and not changed:
-        why = ["you asked for it"]
-    else:
-        why = [f"{', '.join(why)} {'changed' if changed else 'missing'}"]
-    print(f"{label}: runs, as {why[0]}", flush=True)
+        return
     notebook, took = execute(chapter, preset)
-    unwritten = missing(chapter, preset, (*chapter.writes, chapter.measured))
-    if unwritten:
+    if unwritten := missing(preset, promised):
         raise Stop(
             f"{label} ran, but wrote no artifacts/{preset}/{unwritten[0]}"
         )
@@ -209,7 +224,6 @@ def refresh(chapter: Chapter, preset: str, exports, force: bool) -> bool:
         f"{label}: done in {clock(took['seconds'])}, {memory:.1f} GB at most",
         flush=True,
     )
-    return True
 
 
 def main(arguments: list[str]) -> int:
@@ -221,6 +235,9 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--force", action="store_true", help="run them in any case"
+    )
+    parser.add_argument(
+        "--plan", action="store_true", help="only tell what would run"
     )
     options = parser.parse_args(arguments)
     known = [chapter.name for chapter in CHAPTERS]
@@ -237,7 +254,7 @@ def main(arguments: list[str]) -> int:
             if not options.chapters or chapter.name in options.chapters
         ]
         for chapter in wanted:
-            refresh(chapter, name, exports, options.force)
+            refresh(chapter, name, exports, options.force, options.plan)
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1
