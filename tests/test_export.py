@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import ROOT
@@ -28,17 +27,19 @@ def test_committed_module_is_what_the_notebooks_say():
 
 
 def test_import_is_quick(offline):
-    """A chapter starts at once: heavy imports wait in functions."""
-    spent = []
-    for _ in range(2):
-        start = time.perf_counter()
-        subprocess.run(
-            [sys.executable, "-c", "import llm_utils"],
-            check=True,
-            env=offline,
-            cwd=ROOT,
+    """A chapter starts at once: heavy imports wait in functions.
+
+    In seconds of processor, so that a busy machine does not fail it.
+    """
+    code = "import time, llm_utils; print(time.process_time())"
+    spent = [
+        float(
+            subprocess.check_output(
+                [sys.executable, "-c", code], env=offline, cwd=ROOT
+            )
         )
-        spent.append(time.perf_counter() - start)
+        for _ in range(2)  # the first may have to compile
+    ]
     assert min(spent) <= 3.0
 
 
