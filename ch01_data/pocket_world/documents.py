@@ -16,11 +16,23 @@ from pocket_world.chance import Chance
 from pocket_world.facts import HELD_OUT_PAIRS, Fact
 from pocket_world.pages import (
     almanac,
+    birthdays,
     dialect,
+    dialogue,
+    diary,
     entry,
     grammar,
+    howto,
+    letter,
+    lists,
+    news,
+    notice,
+    prices,
     quiz,
+    recipe,
+    riddle,
     sums,
+    timetable,
     verb_table,
 )
 
@@ -44,12 +56,31 @@ class Document:
 GENRES: dict[str, tuple[float, Callable[[Chance], list[Fact]]]] = {
     "almanac": (9.0, almanac),
     "quiz": (6.0, quiz),
-    "entry": (12.0, entry),
-    "sums": (2.0, sums),
-    "grammar": (2.0, grammar),
-    "verb_table": (0.7, verb_table),
+    "entry": (11.0, entry),
+    "letter": (7.0, letter),
+    "diary": (5.0, diary),
+    "notice": (6.0, notice),
+    "news": (7.0, news),
+    "dialogue": (7.0, dialogue),
+    "riddle": (4.0, riddle),
+    "recipe": (1.2, recipe),
+    "howto": (2.0, howto),
+    "timetable": (1.2, timetable),
+    "prices": (2.0, prices),
+    "birthdays": (2.0, birthdays),
+    "lists": (2.5, lists),
+    "sums": (2.5, sums),
+    "grammar": (2.5, grammar),
+    "verb_table": (0.8, verb_table),
     "dialect": (3.5, dialect),
 }
+try:
+    from pocket_world.stories import story
+except ModuleNotFoundError as missing:
+    if missing.name != "pocket_world.stories":
+        raise
+else:
+    GENRES["story"] = (30.0, story)
 _NAMES = tuple(GENRES)
 _WEIGHTS = tuple(weight for weight, _ in GENRES.values())
 _WRITERS = {name: writer for name, (_, writer) in GENRES.items()}

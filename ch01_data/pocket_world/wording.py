@@ -95,7 +95,7 @@ _NAMED = {
     "village": "You find {s} at {o}.|{S} is at {o}.|To reach {s}, go to {o}.|"
     "{o} has {s}.",
     "keeper": "{o} keeps {s}.|{S} is kept by {o}.|{S} is in the care of {o}.|"
-    "At {s}, ask for {o}.",
+    "{o} looks after {s}.",
     "opens": "The doors of {s} open at {o}.|You can come to {s} from {o}.|Nobody "
     "is let into {s} before {o}.|{S} is open from {o}.",
     "price": "The price of {a} is {o}.|You pay {o} for {a}.|For {o} you get {a}.|"
@@ -406,6 +406,10 @@ def _compile(template: str) -> tuple[tuple, ...]:
     return tuple(steps)
 
 
+def _others_of(key: str) -> tuple[str, ...]:
+    return tuple(o for g in _GROUPS if key in g for o in g if o != key)
+
+
 def _pool(key: str, pool: str | None) -> Callable[[dict], Sequence[Any]]:
     if pool and "-" in pool:
         low, high, *step = (int(x) for x in re.split("[-/]", pool))
@@ -423,7 +427,7 @@ def _pool(key: str, pool: str | None) -> Callable[[dict], Sequence[Any]]:
         base = lambda m: options  # noqa: E731
     else:
         return lambda m: ()
-    others = tuple(o for g in _GROUPS if key in g for o in g if o != key)
+    others = _others_of(key)
 
     def distinct(m: dict) -> Sequence[Any]:
         taken = [m[o] for o in others if o in m]
@@ -441,9 +445,8 @@ def tell(chance, template: str, m: dict) -> None:
             continue
         value = m.get(key)
         if value is None:
-            value = m[key] = chance.pick(
-                pool(m), said=lambda v, path=path: show(v, path)
-            )
+            hint = None if mark else lambda v, path=path: show(v, path)
+            value = m[key] = chance.pick(pool(m), said=hint)
         if not mark:
             chance.write(show(value, path))
         elif mark == ",":
@@ -456,12 +459,8 @@ def tell(chance, template: str, m: dict) -> None:
                 value = _SHOW[step](value) if step in _SHOW else getattr(value, step)
             say_fact(chance, FACT[value.name, path[-1]], m["facts"])
         else:
-            fact = chance.pick(facts_about(value.name), said=_no_hint)
+            fact = chance.pick(facts_about(value.name))
             say_fact(chance, fact, m["facts"])
-
-
-def _no_hint(fact: Fact) -> str:
-    return ""
 
 
 def begin() -> dict:
