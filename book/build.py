@@ -8,6 +8,7 @@ The sources are laid out under _build as they stand in the repository, so that
 a link from a chapter works here and there. Every warning is an error.
 """
 
+import json
 import os
 import re
 import shutil
@@ -32,9 +33,21 @@ class Failed(Exception):
     """The book could not be built; the message says why."""
 
 
+def for_sphinx(path: Path) -> bytes:
+    """What Sphinx is given of a file: a notebook's code is called Python."""
+    if path.suffix != ".ipynb":
+        return path.read_bytes()
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook["metadata"] = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python", "pygments_lexer": "ipython3"},
+    }
+    return json.dumps(notebook, ensure_ascii=False, indent=1).encode()
+
+
 def copy_if_changed(source: Path, target: Path) -> None:
     """Copy a file unless it is there: Sphinx then reads it only once."""
-    data = source.read_bytes()
+    data = for_sphinx(source)
     if not target.exists() or target.read_bytes() != data:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)
@@ -43,7 +56,9 @@ def copy_if_changed(source: Path, target: Path) -> None:
 def toctree(caption: str, names: list[str], *options: str) -> str:
     if not names:
         return ""
-    head = [":hidden:", f":caption: {caption}", *options]
+    head = [":hidden:", *options]
+    if caption:
+        head.append(f":caption: {caption}")
     return "\n".join(["", "```{toctree}", *head, "", *names, "```", ""])
 
 
@@ -74,7 +89,7 @@ def lay_out(
         wanted[path.relative_to(BOOK)] = path
     front = BOOK / "index.md"
     text = front.read_text(encoding="utf-8").replace("](../", "](")
-    text += toctree("The chapters", chapters, ":numbered: 2")
+    text += toctree("" if appendices else "Chapters", chapters, ":numbered: 2")
     if not appendices:
         text += toctree("Labs", labs)
         text += toctree("Worked solutions", solutions)

@@ -92,12 +92,13 @@ latex_elements = {
     "fncychap": r"\usepackage[Bjornstrup]{fncychap}",
     # Code needs arrows, bars and box lines: DejaVu Sans Mono has them.
     "fontpkg": r"""
-\setmonofont{DejaVuSansMono}[Scale=0.78, Extension=.ttf, BoldFont=*-Bold,
+\setmonofont{DejaVuSansMono}[Scale=0.82, Extension=.ttf, BoldFont=*-Bold,
   ItalicFont=*-Oblique, BoldItalicFont=*-BoldOblique]
 """,
     "sphinxsetup": ", ".join(
         [
             "verbatimwithframe=false",
+            "verbatimforcewraps=true",
             "verbatimhintsturnover=false",
             "verbatimsep=5pt",
             "VerbatimColor={RGB}{246,247,249}",

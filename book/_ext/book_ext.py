@@ -1,4 +1,9 @@
-"""Show `#| export` as a small badge, and hide the `# NBVAL_…` lines."""
+"""What the book needs beyond Sphinx: badges, and references where they stand.
+
+`#| export` becomes a small badge, and the `# NBVAL_…` lines are hidden. The
+references of a chapter are plain paragraphs at its end; Sphinx would number
+them and, in the PDF, gather those of all chapters on the last page.
+"""
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -40,8 +45,23 @@ class Directives(SphinxPostTransform):
                 node.parent.insert(node.parent.index(node), badge())
 
 
+class References(SphinxPostTransform):
+    """Citations as paragraphs; the text cites by author and year."""
+
+    default_priority = 6  # right after sphinxcontrib-bibtex made them
+
+    def run(self, **kwargs) -> None:
+        for citation in list(self.document.findall(nodes.citation)):
+            paragraph = citation.children[-1]
+            anchor = nodes.target("", "", ids=citation["ids"])
+            entry = nodes.container("", anchor, paragraph)
+            entry["classes"] = ["reference-entry"]
+            citation.replace_self(entry)
+
+
 def setup(app: Sphinx) -> dict:
     app.add_post_transform(Directives)
+    app.add_post_transform(References)
     return {
         "version": "1",
         "parallel_read_safe": True,
