@@ -95,7 +95,7 @@ def test_kl_of_a_model_from_itself_is_zero(model, tokenizer):  # noqa: F811
     assert kl == pytest.approx(0, abs=1e-3)
     other = copy.deepcopy(model)
     with torch.no_grad():
-        other.token_embedding.weight.mul_(0.5)
+        other.norm.weight.mul_(3)
     kl, error = lu.policy_kl(model, other, tokenizer, ["Where does Hob live?"] * 60, 12)
     assert kl > 2 * error > 0
 
@@ -124,10 +124,11 @@ def test_grpo_raises_its_own_reward(model, tokenizer):  # noqa: F811
     class Task:
         prompt = "Where?"
 
-    config = lu.TrainConfig(steps=25, batch_size=2, optimizer="adamw",
-                            learning_rate=3e-3, warmup_steps=1, seed=1)
-    earned = lu.train_grpo(model, tokenizer, [Task()], lambda _, a: -len(a), config,
-                           group=8, beta=0.0, max_new_tokens=6)
-    assert sum(earned[-5:]) > sum(earned[:5])
+    config = lu.TrainConfig(steps=30, batch_size=2, optimizer="adamw",
+                            learning_rate=1e-2, warmup_steps=1, seed=1)
+    earned = lu.train_grpo(
+        model, tokenizer, [Task()], lambda _, a: a.count("e"), config,
+        group=8, beta=0.0, max_new_tokens=8)
+    assert sum(earned[-5:]) > sum(earned[:5]) + 2
     with pytest.raises(ValueError, match="at least 2"):
         lu.train_grpo(model, tokenizer, [Task()], lambda *_: 0, config, group=1)
