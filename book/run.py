@@ -114,6 +114,8 @@ def show_failure(chapter: Chapter, client: Client, error) -> None:
         print(f"under “{heading}”")
     print(textwrap.indent(cell.source, "    | "))
     text = getattr(error, "traceback", "") or str(error)
+    if isinstance(error, DeadKernelError):
+        text = "The kernel was stopped, or ran out of memory."
     print(text if sys.stdout.isatty() else strip_colours(text))
 
 

@@ -133,3 +133,8 @@ class Client(NotebookClient):
             said = [line for line in lines if line.strip()]
             self.meter.said = said[-1].strip() if said else self.meter.said
         return super().process_message(msg, cell, cell_index)
+
+    async def _async_cleanup_kernel(self) -> None:
+        """Once is enough: a signal may have ended the kernel already."""
+        if self.km is not None:
+            await super()._async_cleanup_kernel()

@@ -1,9 +1,15 @@
 """What runs after what: tried on a book of three tiny chapters."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
+import psutil
 import pytest
 from small_book import FIRST, Book
 
@@ -158,3 +164,29 @@ def test_record_writes_outputs_back(book):
     again = book.tool("record", "ch01")
     assert again.returncode == 1
     assert "run `make ch01` first" in again.stdout
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_no_kernel_and_the_old_copy(book, number):
+    before = copied(book, DATA)
+    book.edit(DATA, "print(1 + 1)", "import time\\ntime.sleep(600)")
+    run = subprocess.Popen(
+        [sys.executable, "book/run.py", "ch01"],
+        cwd=book.folder,
+        env={**os.environ, "LLM_PRESET": "smoke"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    started = psutil.Process(run.pid)
+    while not (kernels := started.children()):
+        time.sleep(0.1)
+    time.sleep(5)  # well into the sleeping cell
+    run.send_signal(number)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == 1
+    assert "stopped, or ran out of memory" in said
+    assert psutil.wait_procs(kernels, timeout=10)[1] == []
+    assert copied(book, DATA) == before
+    assert book.would_run() == ["ch01"]
