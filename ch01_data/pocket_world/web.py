@@ -391,13 +391,14 @@ def _junk_text(chance: Chance) -> str:
 
 _HOSTS = ("lowbridge.example", "post.valley.example", "weirside.example")
 _DECOYS = (
-    "The parcel is marked 4471-208 and tied with green string.",
-    "See entry 2024-05-12 in the river book.",
-    "Open 9.30 to 11.45, and again from 2 to 5.",
-    "Flour is sold @ two pence the pound.",
-    "Tickets 1201 to 1260 are still with the clerk.",
-    "The level stood at 1.204 at six and 1.310 at noon.",
-    "Lot 17, number 960 in the list, goes to the mill.",
+    "The parcel is marked 44{b}-2{a} and tied with green string.",
+    "See entry 2024-05-{a} in the river book.",
+    "Open 9.{a} to 11.{b}, and again from 2 to 5.",
+    "Lot {a} is sold @ {b} pence the pound.",
+    "Tickets 12{a} to 13{b} are still with the clerk.",
+    "The level stood at 1.2{a} at six and 1.3{b} at noon.",
+    "Order 04{a} {b} 12{a} is ready to be fetched.",
+    "Lot {a}, number 9{b} in the list, goes to the mill.",
 )
 
 
@@ -411,8 +412,9 @@ def _names() -> tuple[str, ...]:
 def _email(chance: Chance, name: str) -> str:
     user = chance.pick(("{n}", "{n}.{k}", "{n}{k}", "the.{n}", "{n}_{k}"))
     user = user.format(n=name.lower(), k=chance.number(2, 99))
-    at = chance.pick(("@", " (at) ", " [at] "), (18.0, 1.0, 1.0))
-    return user + at + chance.pick(_HOSTS)
+    at = chance.pick(("@", " (at) ", " [at] ", " at "), (36.0, 2.0, 2.0, 1.0))
+    host = chance.pick(_HOSTS)
+    return user + at + (host.replace(".", " dot ") if at == " at " else host)
 
 
 def _phone(chance: Chance) -> str:
@@ -492,10 +494,13 @@ def _edit(chance: Chance, text: str) -> str:
             return " ".join(pieces)
     if manner == 3:
         return text + chance.pick(
-            ("\n\nCopied with thanks.", "\n\nMore on this tomorrow.",
-             "\n\nThis story will be updated.",
-             "\n\nFirst printed in the Courier.")
-        )  # fmt: skip
+            (
+                "\n\nCopied with thanks from page {}.",
+                "\n\nMore on page {} tomorrow.",
+                "\n\nSeen by {} people so far.",
+                "\n\nFirst printed on page {} of the Courier.",
+            )
+        ).format(chance.number(2, 400))
     words = text.split(" ")
     at = chance.number(0, len(words) - 1)
     if manner == 4:
@@ -864,7 +869,8 @@ def pages(n: int, seed: int) -> Iterator[Page]:
     """
     from .documents import documents
 
-    texts = documents(n, seed, "train")
+    texts = documents(20 * n + 100, seed, "train")
+    seen: set[str] = set()
     vocabulary = sorted(
         {w for line in _READ_MORE + _ADVERTS for w in line.split()}
     )
@@ -904,12 +910,21 @@ def pages(n: int, seed: int) -> Iterator[Page]:
                 pii = _still_there(text, pii)
                 decoys = [d for d in decoys if d in text]
         else:
+            # A page holds more than one line, and no two pages are the same by
+            # accident: every copy in the crawl is a labelled one.
             document = next(texts)
+            while len(document.text) < 120 or document.text in seen:
+                document = next(texts)
             text, genre = document.text.strip(), document.genre
+            seen.add(text)
             if chance.flip(0.18):
                 text, pii = _with_private(chance, text)
             elif chance.flip(0.1):
-                decoys = [chance.pick(_DECOYS)]
+                decoys = [
+                    chance.pick(_DECOYS).format(
+                        a=chance.number(10, 31), b=chance.number(10, 59)
+                    )
+                ]
                 text = f"{text}\n\n{decoys[0]}"
         url = f"http://{SITES[site]}/{_slug(text)}-{number}.html"
         if source is not None:
