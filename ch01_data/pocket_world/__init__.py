@@ -23,7 +23,7 @@ _LATER = {
 
 
 class _Package(ModuleType):
-    """Keeps `pocket_world.mail` the function, though a module is called so too."""
+    """`pocket_world.mail` stays the function, though a module has the name."""
 
     def __setattr__(self, name: str, value) -> None:
         if not (name in _LATER and isinstance(value, ModuleType)):
@@ -60,11 +60,32 @@ from pocket_world.facts import (  # noqa: E402
 )
 
 __all__ = [
-    "CHARACTER", "CHARACTERS", "Chance", "Character", "Document", "FACTS", "Fact",
-    "GENRES", "HELD_OUT_CHARACTERS", "HELD_OUT_PAIRS", "PLACE", "PLACES", "Place",
-    "SPLITS", "THING", "THINGS", "Thing", "cloze", "documents", "explain",
-    "split_of", "statement", "total_nats", "write_document", *_LATER,
-]  # fmt: skip
+    "CHARACTER",
+    "CHARACTERS",
+    "Chance",
+    "Character",
+    "Document",
+    "FACTS",
+    "Fact",
+    "GENRES",
+    "HELD_OUT_CHARACTERS",
+    "HELD_OUT_PAIRS",
+    "PLACE",
+    "PLACES",
+    "Place",
+    "SPLITS",
+    "THING",
+    "THINGS",
+    "Thing",
+    "cloze",
+    "documents",
+    "explain",
+    "split_of",
+    "statement",
+    "total_nats",
+    "write_document",
+    *_LATER,
+]
 
 
 def __getattr__(name: str):

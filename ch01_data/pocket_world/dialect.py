@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Old Valley, the dialect of the upper river: a hundred words, seven rules.
 
 1. The verb comes last; the place stands before the thing: "The baker mends the
@@ -50,7 +51,9 @@ meet mott p | know kenn p
 sleep slumm - | wait bidd - | sing kant - | walk tramm - | work labb - | rest lull -
 stand stann -
 """
-_PREPOSITIONS = "by bei | near nar | behind hinter | under onder | at tot | on oppa"
+_PREPOSITIONS = (
+    "by bei | near nar | behind hinter | under onder | at tot | on oppa"
+)
 _PRONOUNS = "I mo | we wim | they tey"
 _SMALL = {"the": "na", "a": "ke", "my": "mim", "will": "vo", "not": "nen"}
 
@@ -98,9 +101,13 @@ def english_plural(noun: str) -> str:
 
 
 _E_NOUN = {n: (n, False) for n in NOUNS}
-_E_NOUN.update({english_plural(n): (n, True) for n in NOUNS if english_plural(n)})
+_E_NOUN.update(
+    {english_plural(n): (n, True) for n in NOUNS if english_plural(n)}
+)
 _D_NOUN = {d: (n, False) for n, d in NOUNS.items()}
-_D_NOUN.update({d + "im": (n, True) for n, d in NOUNS.items() if english_plural(n)})
+_D_NOUN.update(
+    {d + "im": (n, True) for n, d in NOUNS.items() if english_plural(n)}
+)
 _D_ADJ = {d: e for e, d in ADJECTIVES.items()}
 _D_VERB = {d: (e, "present") for e, d in DIALECT_VERBS.items()}
 _D_VERB.update({d + "o": (e, "past") for e, d in DIALECT_VERBS.items()})
@@ -407,13 +414,17 @@ def _adjectives_for(noun: str) -> tuple[str, ...]:
     return _FIT_PLACE if "d" in kind else _FIT_THING
 
 
-def _phrases(nouns: tuple[str, ...], determiners: dict[str, float], many: float):
+def _phrases(
+    nouns: tuple[str, ...], determiners: dict[str, float], many: float
+):
     """All phrases over `nouns`, with weights, as parallel tuples."""
     phrases, weights = [], []
     for noun in nouns:
         for det, w in determiners.items():
             for plural in (False, True):
-                if plural and (det == "a" or not many or not english_plural(noun)):
+                if plural and (
+                    det == "a" or not many or not english_plural(noun)
+                ):
                     continue
                 if det == "a" and not english_plural(noun):
                     continue
@@ -517,7 +528,9 @@ def draw_old_sentence(chance, names: tuple[str, ...]) -> Clause:
         chance.write(_start(_OLD[subject]) + " ")
     else:
         options = names if kind == "name" else tuple(PRONOUNS)
-        head = chance.pick(options, said=lambda n: _start(PRONOUNS.get(n, n)) + " ")
+        head = chance.pick(
+            options, said=lambda n: _start(PRONOUNS.get(n, n)) + " "
+        )
         subject = Phrase(head)
         chance.write(_start(PRONOUNS.get(head, head)) + " ")
     preposition, place, thing = "", None, None
@@ -538,8 +551,6 @@ def draw_old_sentence(chance, names: tuple[str, ...]) -> Clause:
     verbs = _FITTING[thing.head] if thing else _ALONE
     ending = "o." if tense == "past" else "."
     before = "vo " if tense == "future" else ""
-    verb = chance.pick(
-        verbs, said=lambda v: before + DIALECT_VERBS[v] + ending
-    )
+    verb = chance.pick(verbs, said=lambda v: before + DIALECT_VERBS[v] + ending)
     chance.write(before + DIALECT_VERBS[verb] + ending)
     return Clause(subject, verb, tense, negative, thing, preposition, place)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Letters, diaries, notices, news, talk, recipes and how things are done.
 
 All sentences here have gaps (see `wording.py`); what belongs to whom, what
@@ -11,6 +12,7 @@ from pocket_world.facts import (
     FACT,
     FACTS,
     FOODS,
+    GOODS,
     SHOPS,
     Fact,
     kin_word,
@@ -30,6 +32,8 @@ from pocket_world.wording import (
 from pocket_world.words import WEEKDAYS
 
 LISTS.update(
+    fur=("grey", "black", "white", "ginger", "striped", "brown", "spotted"),
+    jam=("plum", "pear", "berry", "rhubarb", "onion", "cherry"),
     deed=(
         "found a boot in the river",
         "painted the gate twice",
@@ -207,14 +211,22 @@ LISTS.update(
     ),
 )  # fmt: skip
 
+LISTS["deed2"] = LISTS["deed3"] = LISTS["deed"]
+
 
 def _others(m: dict) -> set[str]:
-    return {m[k].name for k in "ABCD" if k in m}
+    return {m[k].name for k in "ABCDMN" if k in m}
 
 
+POOLS["dear"] = lambda m, x: _DEAR
+POOLS["less"] = lambda m, x: range(m[x].price // 4 + 1, m[x].price)
+_DEAR = tuple(
+    t for t in GOODS if t.price > 7 and not t.name.startswith("basket")
+)
 POOLS["lover"] = lambda m, x: _LOVERS[m[x].name]
 _LOVERS: dict[str, tuple] = {
-    f.name: tuple(c for c in CHARACTER.values() if c.food == f.name) for f in FOODS
+    f.name: tuple(c for c in CHARACTER.values() if c.food == f.name)
+    for f in FOODS
 }
 
 # -- letters -------------------------------------------------------------------
@@ -234,26 +246,31 @@ _LETTER_BODY = (
     "{C}, {,C}, {deed}.",
     "You asked about {G.pl}. {@G.price}",
     "The old clock is mended. It was {cause}. I have charged {D} {n:2-9} pence.",
-    "{@C}",
+    "{@N}",
     "If you are near {S}, look in for me. {@S.opens}",
-    "I met {C} at {P}. {C.He} asked after you, and after {D}.",
-    "Have you heard? {C} {deed}.",
+    "I met {N} at {P}. {N.He} asked after you, and after {D}.",
+    "Have you heard? {M} {deed2}.",
     "Somebody left {G.a} {spot}. I thought of {D}, but {D.he} says not.",
-    "When is it that {C} has {C.his} birthday? Never mind, I have found it. "
-    "{@C.birthday}",
-    "I have put {n:3-12} jars of {colour} jam by for you.",
-    "There will be {E} on {day2}. {C} is bringing it.",
+    "When is it that {M} has {M.his} birthday? Never mind, I have found it. "
+    "{@M.birthday}",
+    "I have put {n:3-12} jars of {jam} jam by for you.",
+    "There will be {E} on {day2}. {M} is bringing it.",
     "I still have your umbrella. It is the {colour} one, is it not?",
     "Tell {D} that the boots fit, or nearly.",
     "We are {n:3-12} at table on {day2}, so bring a chair.",
     "They want {G.cost} for {G.a} at {G.at} now, and I paid it.",
-    "The cat has had {k:2-6} kittens, one of them {colour}.",
+    "The cat has had {k:2-6} kittens, one of them {fur}.",
     "I walked to {P} on {day2} and my feet know it.",
     "Please tell {C} that {C.his} {C.belonging} is with me and quite safe.",
     "Your {B.belonging} came up in talk. {D} would like to borrow it for an hour.",
     "Would you ask at {T} about {work}? {@T.keeper}",
-    "The bridge was shut all {day2}. {C} {deed} to pass the time.",
+    "The bridge was shut all {day2}. {N} {deed3} to pass the time.",
     "I am learning the fiddle. The neighbours are learning patience.",
+    "It has been {sky.low} here since {day}.",
+    "They have painted {S} {colour}. You will hate it.",
+    "The geese got into the garden again. {M}, {,M}, says the gate was open.",
+    "I counted my money and have {pounds:11-99} pence, which is more than I thought.",
+    "{N} has my copy of the almanac. I know, because {N.he} told me this: {@H}",
 )
 _LETTER_CLOSE = (
     "Write soon.",
@@ -311,7 +328,7 @@ _DIARY = (
     "{A} and {B} are not speaking. It is about {matter}.",
     "Lent the {colour} umbrella to {D}. I have written it down this time.",
     "Note to myself. {@D}",
-    "They say at {T} that {C} {deed}.",
+    "They say at {T} that {M} {deed2}.",
     "Had {E} at {E.at}, {E.cost}, and would again.",
     "Took {work} in hand at last. It was {cause}.",
     "A letter from {D}, mostly about {matter}.",
@@ -319,7 +336,7 @@ _DIARY = (
     "Asked {A} about {matter}. {A.He} laughed.",
     "{B} wants {k:2-9} pence for {work}. I said I would think.",
     "Heard the bell at {j:2-6} and got up by mistake.",
-    "Helped {C} look for {C.his} {C.belonging}. It was {spot}.",
+    "Helped {N} look for {N.his} {N.belonging}. It was {spot}.",
     "Passed {T} on the way home. {@T.keeper}",
     "Played cards with {A}, {,A}, and lost {i:2-12} pence.",
     "{D} asked me to read out a letter. It was from {A}, and quite kind.",
@@ -356,7 +373,7 @@ _NOTICES = (
     "Found {spot}, {day}: one glove, {colour}, left hand. Ask for {A} at "
     "{A.workplace}.",
     "Found at {S}, {day}: {K.a}. {K.owner} may have it back for the asking.",
-    "For sale: {G.a}, hardly used, {n:2-19} pence. A new one costs {G.cost} at "
+    "For sale: {G.a:dear}, hardly used, {n:less G} pence. A new one costs {G.cost} at "
     "{G.at}. See {A} at {P}.",
     "{S.cap} opens at {S.opens} and closes at {S.closes}. {S.keeper} asks you to "
     "wipe your feet.",
@@ -367,7 +384,7 @@ _NOTICES = (
     "Lessons on the fiddle, {n:2-6} pence. Lessons in stopping, the same. {A}, {P}.",
     "To whoever took the {colour} umbrella from {S}: it is {A}'s, and it leaks.",
     "Fresh today at {S:shop}: {G.pl:of S}. {@G.price}",
-    "Free to a good home: {n:2-6} kittens, mostly {colour}. Ask {A}, {,A}.",
+    "Free to a good home: {n:2-6} kittens, mostly {fur}. Ask {A}, {,A}.",
     "Thanks to {A} of {A.home.name}, who {deed}. {B}",
     "Will the one who borrowed the {K.name} please bring it back to {K.owner}? No "
     "questions. {K.owner.He} needs it by {day}.",
@@ -418,7 +435,7 @@ _LEADS = (
     "{@K.owner.belonging}",
     "The river rose {n:2-19} inches at {Q} on {day}, looked about, and went down "
     "again.",
-    "{A} has grown a {root} of {n:4-30} pounds, which can be seen at {S} until "
+    "{A} has grown {root.an} of {n:4-30} pounds, which can be seen at {S} until "
     "{day}.",
     "A meeting was held at {S} on {day} about {matter}. {n:5-40} came. {A} spoke "
     "for it and {B} against, and it was left till the autumn.",
@@ -440,11 +457,24 @@ _LEADS = (
     "The bell at {Q} rang at {n:2-5} in the night. {A} is sorry.",
     "{A} and {B} have not agreed about {matter}, and have now asked {C}, {,C}.",
     "Readers ask where to buy {G.a}. {@G.sold_at} {@G.price}",
+    "Nobody has seen {A}'s {A.belonging} since {day}. {@A.belonging} {A.He} was last "
+    "at {Q}.",
+    "{S.keeper}, who keeps {S}, will be away until {day}. {A} will stand in.",
+    "There was dancing at {Q} until {n:2-4} in the morning. {A} danced with {B}, and "
+    "{C} with a chair.",
+    "A {colour} boat came down the river on {day} with nobody in it. {A}, {,A}, tied "
+    "it up at {Q}.",
+    "The choir sang at {S}. {A} was flat. {B}, {,B}, was not asked.",
+    "{F.A} was sold at {S} for {n:20-90} pence, for the school roof. {A} paid, and "
+    "shared it with {B}.",
+    "{A} is looking for somebody to play chess with, or cards. {@A.home}",
+    "Two thirds of {Q} now have a lamp. {A}, {,A}, says the other third sleeps "
+    "better.",
 )
 _NEWS_MORE = (
-    "\"{quote},\" said {A}.",
+    '"{quote}," said {A}.',
     "{A.He} had nothing to add.",
-    "\"{quote},\" {A.he} told this paper.",
+    '"{quote}," {A.he} told this paper.',
     "{D}, {,D}, saw it all from the wall.",
     "{D} disagrees.",
     "For those who do not know {A.him}: {@A}",
@@ -453,7 +483,7 @@ _NEWS_MORE = (
     "There was soup afterwards.",
     "The rest of {A.home.name} stayed in bed.",
     "{D} brought {F.a}, and {j:2-5} slices were left.",
-    "\"{quote},\" said {D}, and went in.",
+    '"{quote}," said {D}, and went in.',
     "{@A.trade}",
     "{@A.home}",
 )
@@ -462,7 +492,7 @@ _NEWS_OTHER = (
     "{D} disagrees.",
     "The cost was {j:2-30} pence.",
     "It is the second time this {season}.",
-    "\"{quote},\" said {D}.",
+    '"{quote}," said {D}.',
     "{D} {deed} the same day.",
     "There was soup afterwards.",
     "{@D}",
@@ -504,9 +534,13 @@ _TALK_QUESTIONS = tuple(
     f for f in FACTS if f.relation not in ("minutes", "bank", "near", "source")
 )
 _TALK_Q = {f: question(f) for f in _TALK_QUESTIONS}
+
+
 def dialogue(chance) -> list[Fact]:
     """Talk at a counter, on the road, or on a wall: speaker, colon, words."""
-    kind = chance.pick((_counter, _the_way, _gossip, _errand), (0.3, 0.2, 0.3, 0.2))
+    kind = chance.pick(
+        (_counter, _the_way, _gossip, _errand), (0.3, 0.2, 0.3, 0.2)
+    )
     return kind(chance)
 
 
@@ -520,7 +554,12 @@ def _counter(chance) -> list[Fact]:
     if chance.flip(0.7):
         choose(
             chance,
-            ("Good {part}, {A}. ", "Wet out there. ", "{sky}, {A}. ", "Are you open? "),
+            (
+                "Good {part}, {A}. ",
+                "Wet out there. ",
+                "{sky}, {A}. ",
+                "Are you open? ",
+            ),
             m,
         )
     thing = chance.pick(
@@ -528,7 +567,9 @@ def _counter(chance) -> list[Fact]:
     )
     m["G"] = thing
     tell(chance, "How much is {G.a}?\n{A}: ", m)
-    choose(chance, ("{G.cost.cap}.", "{@G.price}", "{G.cost.cap}, as always."), m)
+    choose(
+        chance, ("{G.cost.cap}.", "{@G.price}", "{G.cost.cap}, as always."), m
+    )
     facts.append(FACT[thing.name, "price"])
     tell(chance, "\n{B}: ", m)
     choice = choose(
@@ -545,7 +586,11 @@ def _counter(chance) -> list[Fact]:
     if choice in (0, 1, 3):
         total = thing.price * m.get("n", 1)
         chance.write(f"\n{m['A'].name}: ")
-        how = chance.say("That makes ", "Then it is ") if choice != 1 else "Thank you"
+        how = (
+            chance.say("That makes ", "Then it is ")
+            if choice != 1
+            else "Thank you"
+        )
         if choice != 1:
             chance.write(f"{pence(total)}.")
         else:
@@ -563,7 +608,11 @@ def _counter(chance) -> list[Fact]:
                         "{S.closes}."), m)  # fmt: skip
     if chance.flip(0.4):
         tell(chance, "\n{B}: ", m)
-        choose(chance, ("Have you heard? {D} {deed}.", "Thank you, {A}.", "{quote}."), m)
+        choose(
+            chance,
+            ("Have you heard? {D} {deed}.", "Thank you, {A}.", "{quote}."),
+            m,
+        )
     return facts
 
 
@@ -612,10 +661,21 @@ def _the_way(chance) -> list[Fact]:
         m,
     )
     tell(chance, "{B}: ", m)
-    choose(chance, ("Ask at {S}. {@S.keeper}", "I could not say.", "{quote}."), m)
+    choose(
+        chance, ("Ask at {S}. {@S.keeper}", "I could not say.", "{quote}."), m
+    )
     if "C" in m:
         tell(chance, " {@C.home}", m)
     return m["facts"]
+
+
+_YOU_KNOW = (
+    "Oh, you know {C.him}. {@C}",
+    "{C}, {,C}.",
+    "You must know {C.him}. {@C} {@C}",
+    "The one from {C.home}. {@C}",
+    "The {C.species}. {@C}",
+)
 
 
 def _gossip(chance) -> list[Fact]:
@@ -633,9 +693,14 @@ def _gossip(chance) -> list[Fact]:
         m,
     )
     tell(chance, "{B}: ", m)
-    choose(chance, ("Which {C} is that?", "{C}? Again?", "I hardly know {C.him}."), m)
+    choose(
+        chance,
+        ("Which {C} is that?", "{C}? Again?", "I hardly know {C.him}."),
+        m,
+    )
     chance.write("\n")
-    tell(chance, "{A}: Oh, you know {C.him}. {@C}", m)
+    tell(chance, "{A}: ", m)
+    choose(chance, _YOU_KNOW, m)
     turns = 0
     while turns < 2 and chance.flip(0.6):
         fact = chance.pick(_TALK_QUESTIONS, said=lambda f: f"\n{m['B'].name}: And "
@@ -646,7 +711,11 @@ def _gossip(chance) -> list[Fact]:
         say_fact(chance, fact, facts)
         turns += 1
     tell(chance, "\n{B}: ", m)
-    choose(chance, ("Well, well.", "{quote}.", "I never knew that.", "So they say."), m)
+    choose(
+        chance,
+        ("Well, well.", "{quote}.", "I never knew that.", "So they say."),
+        m,
+    )
     return facts
 
 
@@ -669,7 +738,9 @@ def _errand(chance) -> list[Fact]:
     else:
         tell(chance, "{B}: ", m)
         if m["B"].name == owner:
-            choose(chance, ("Mine? By all means. ", "Yes, but I want it back. "), m)
+            choose(
+                chance, ("Mine? By all means. ", "Yes, but I want it back. "), m
+            )
             chance.write("Bring it on ")
             tell(chance, "{day2}.\n{A}: ", m)
         else:
@@ -834,7 +905,7 @@ _HOW = {
         "blade by the width of a penny.",
         "Draw it towards you {n:8-30} times.|Stroke it {n:8-30} times, slowly.",
         "Turn it over and do the same.|Now the other side.",
-        "Try it on a {root}.|Try it on a sheet of paper, not on a thumb.",
+        "Try it on {root.an}.|Try it on a sheet of paper, not on a thumb.",
     ),
     "get a boat off the mud": (
         "Do not stand up.|Sit down, all of you.",
@@ -970,7 +1041,9 @@ def howto(chance) -> list[Fact]:
         tell(chance, " As told by {C}, {,C}.", m)
     numbered = chance.flip(0.6)
     for number, wordings in enumerate(_HOW_STEPS[title], 1):
-        chance.write(f"\n{number}. " if numbered else "\n" if number == 1 else " ")
+        chance.write(
+            f"\n{number}. " if numbered else "\n" if number == 1 else " "
+        )
         choose(chance, wordings, m)
         if chance.flip(0.25):
             chance.write(" ")

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The pages of the valley that are not stories.
 
 Each genre is a function that writes one document through a Chance and returns
@@ -6,7 +7,8 @@ the facts it states, in order. Sums, grammar and Old Valley are in `school.py`.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache
 
 from pocket_world.facts import (
     CHARACTER,
@@ -40,7 +42,6 @@ from pocket_world.wording import (
     tell,
 )
 from pocket_world.words import (
-    MONTHS,
     article,
     capital,
     clock,
@@ -55,7 +56,16 @@ __all__ = [
     "worked_subtraction",
 ]  # fmt: skip
 
-_FACT_TUPLE = tuple(FACTS)
+# Facts about places and things have fewer genres of their own, so the almanac
+# and the quiz turn to them a little more often than their number asks.
+_FACT_GROUPS = tuple(
+    tuple(f for f in FACTS if (f.subject in CHARACTER) is people)
+    for people in (True, False)
+)
+
+
+def _any_fact(chance, said: Callable[[Fact], str] | None = None) -> Fact:
+    return chance.pick(chance.pick(_FACT_GROUPS, (0.56, 0.44)), said=said)
 
 
 # -- facts, plainly ----------------------------------------------------------
@@ -76,11 +86,11 @@ def almanac(chance) -> list[Fact]:
     stated: list[Fact] = []
     while True:
         if plain:
-            fact = chance.pick(_FACT_TUPLE, said=statement)
+            fact = _any_fact(chance, said=statement)
             chance.write(statement(fact))
             stated.append(fact)
         else:
-            say_fact(chance, chance.pick(_FACT_TUPLE), stated)
+            say_fact(chance, _any_fact(chance), stated)
         n = len(stated)
         if n == 14 or (n > 4 and not chance.flip(0.82)):
             return stated
@@ -108,9 +118,9 @@ for _f in FACTS:
     elif _f.relation == "bank":
         _ANSWERED[_f] = f"On {_f.object}."
     elif _f.relation == "species":
-        _ANSWERED[_f] = capital(f"{article(CHARACTER[_f.subject].species)} ") + (
-            CHARACTER[_f.subject].species + "."
-        )
+        _ANSWERED[_f] = capital(
+            f"{article(CHARACTER[_f.subject].species)} "
+        ) + (CHARACTER[_f.subject].species + ".")
 _QUESTION = {f: question(f) for f in FACTS}
 
 
@@ -129,7 +139,7 @@ def quiz(chance) -> list[Fact]:
     stated: list[Fact] = []
     while True:
         chance.write(before)
-        fact = chance.pick(_FACT_TUPLE, said=_QUESTION.__getitem__)
+        fact = _any_fact(chance, said=_QUESTION.__getitem__)
         chance.write(_QUESTION[fact] + between)
         chance.write(statement(fact) if whole else _ANSWERED[fact])
         stated.append(fact)
@@ -143,7 +153,9 @@ _ENTRY_FACTS = {
     x: tuple(facts_about(x))
     for x in (*(c.name for c in CHARACTERS), *(p.name for p in PLACES))
 }
-_ENTRY_FACTS.update({t.name: tuple(facts_about(t.name)) for t in (*FOODS, *GOODS)})
+_ENTRY_FACTS.update(
+    {t.name: tuple(facts_about(t.name)) for t in (*FOODS, *GOODS)}
+)
 _WHO = tuple(c.name for c in CHARACTERS)
 _WHERE = tuple(p.name for p in PLACES)
 _WARES = tuple(t.name for t in (*FOODS, *GOODS))
@@ -160,24 +172,22 @@ def entry(chance) -> list[Fact]:
     while True:
         subject = chance.pick(kind, said=_TITLE.__getitem__)
         chance.write(_TITLE[subject] + ". ")
-        _about(chance, subject, stated, 9)
+        _about(chance, subject, stated)
         if len(stated) > 6 or (len(stated) > 4 and not chance.flip(0.5)):
             return stated
         chance.write("\n")
 
 
-def _about(chance, subject: str, stated: list[Fact], most: int) -> None:
-    """Sentences on the facts about `subject`, the first with its name."""
+def _about(chance, subject: str, stated: list[Fact]) -> None:
+    """Sentences on the facts about `subject`, just named, in any order."""
     left = list(_ENTRY_FACTS[subject])
-    fact = chance.pick(left)
-    say_fact(chance, fact, stated)
-    left.remove(fact)
-    while left and most > 1 and chance.flip(0.88):
-        chance.write(" ")
+    while True:
         fact = chance.pick(left)
         say_more(chance, fact, stated)
         left.remove(fact)
-        most -= 1
+        if not left or not chance.flip(0.88):
+            return
+        chance.write(" ")
 
 
 # Two relations in one sentence: "Hob, a hare, lives at Low Bridge."
@@ -230,20 +240,22 @@ _OPENING_OF, _PAIR_OF = _filled(_OPENINGS), _filled(_PAIRS)
 
 def _character_entry(chance, stated: list[Fact]) -> None:
     name = chance.pick(_WHO)
-    if chance.flip(0.4):
-        chance.write(name + ". ")
     left = list(_ENTRY_FACTS[name])
-    if chance.flip(0.55):
+    start = chance.pick(("two", "one", "title"), (0.5, 0.25, 0.25))
+    if start == "two":
         text, facts = chance.pick(_OPENING_OF[name], said=lambda o: o[0])
         chance.write(text)
         stated += facts
         left = [f for f in left if f not in facts]
     else:
         fact = chance.pick(left)
-        say_fact(chance, fact, stated)
+        if start == "one":
+            say_fact(chance, fact, stated)
+        else:
+            chance.write(name + ". ")
+            say_more(chance, fact, stated)
         left.remove(fact)
-    most = 11
-    while left and most and chance.flip(0.9):
+    while left and (len(stated) < 4 or chance.flip(0.88)):
         chance.write(" ")
         pairs = [p for p in _PAIR_OF[name] if all(f in left for f in p[1])]
         if pairs and chance.flip(0.25):
@@ -255,7 +267,6 @@ def _character_entry(chance, stated: list[Fact]) -> None:
             fact = chance.pick(left)
             say_more(chance, fact, stated)
             left.remove(fact)
-        most -= 1
 
 
 # -- riddles -------------------------------------------------------------------
@@ -284,11 +295,14 @@ _SHARING: dict[tuple[str, str], frozenset[str]] = {}
 for _f in _RIDDLE_FACTS:
     _who = CHARACTER[_f.subject]
     _k = f"{article(_who.species)} {_who.species}"
-    _HINT_OF[_f] = tuple(h.format(o=_f.object, k=_k) for h in _HINTS[_f.relation])
+    _HINT_OF[_f] = tuple(
+        h.format(o=_f.object, k=_k) for h in _HINTS[_f.relation]
+    )
     _key = (_f.relation, _f.object)
     _SHARING[_key] = _SHARING.get(_key, frozenset()) | {_f.subject}
 _RIDDLE_OF = {
-    c.name: tuple(f for f in _RIDDLE_FACTS if f.subject == c.name) for c in CHARACTERS
+    c.name: tuple(f for f in _RIDDLE_FACTS if f.subject == c.name)
+    for c in CHARACTERS
 }
 
 
@@ -357,7 +371,9 @@ def prices(chance) -> list[Fact]:
 
 def lists(chance) -> list[Fact]:
     """A shopping list with its total, things in order, or things counted."""
-    return chance.pick((_shopping, _in_order, _counted), (0.5, 0.25, 0.25))(chance)
+    return chance.pick((_shopping, _in_order, _counted), (0.5, 0.25, 0.25))(
+        chance
+    )
 
 
 def _shopping(chance) -> list[Fact]:
@@ -396,9 +412,16 @@ def _in_order(chance) -> list[Fact]:
     names = chance.flip(0.5)
     pool = list(_WHO if names else _GOODS_NAMES)
     heads = (
-        ("In order of the alphabet.\n", "Put these names in order.\n", "Roll call.\n")
+        (
+            "In order of the alphabet.\n",
+            "Put these names in order.\n",
+            "Roll call.\n",
+        )
         if names
-        else ("Tidy the shelf by the alphabet.\n", "Put these things in order.\n")
+        else (
+            "Tidy the shelf by the alphabet.\n",
+            "Put these things in order.\n",
+        )
     )
     chance.say(*heads)
     rounds = 0
@@ -419,14 +442,14 @@ def _in_order(chance) -> list[Fact]:
         chance.write("\n")
 
 
-_GOODS_NAMES = tuple(
-    t.name for t in (*GOODS, *FOODS) if " of " not in t.name
-)
+_GOODS_NAMES = tuple(t.name for t in (*GOODS, *FOODS) if " of " not in t.name)
 
 
 def _counted(chance) -> list[Fact]:
     """A row of words and how often each stands in it."""
-    chance.say("Count them.\n", "How many of each?\n", "From the counting class.\n")
+    chance.say(
+        "Count them.\n", "How many of each?\n", "From the counting class.\n"
+    )
     rounds = 0
     while True:
         first = chance.pick(_COUNT_WORDS, said=lambda w: w)
@@ -447,8 +470,8 @@ def _counted(chance) -> list[Fact]:
             n = len(row)
             if n == 9 or (n > 3 and not chance.flip(0.75)):
                 break
-        chance.write(f". That is {row.count(first)} {first}")
-        chance.write(f" and {row.count(second)} {second}." if second else ".")
+        chance.write(f". In all: {first} {row.count(first)}")
+        chance.write(f", {second} {row.count(second)}." if second else ".")
         rounds += 1
         if rounds == 4 or (rounds > 1 and not chance.flip(0.6)):
             return []
@@ -461,11 +484,10 @@ _COUNT_WORDS = tuple(
 )
 
 _YEAR = tuple(sorted((c.name for c in CHARACTERS), key=birthday_key))
-_BIRTHDAY = {
-    f.subject: f for f in FACTS if f.relation == "birthday"
-}
+_BIRTHDAY = {f.subject: f for f in FACTS if f.relation == "birthday"}
 _BIRTHDAY_LINES = {
-    n: (f"{_BIRTHDAY[n].object}: {n}.", f"{n}: {_BIRTHDAY[n].object}.") for n in _YEAR
+    n: (f"{_BIRTHDAY[n].object}: {n}.", f"{n}: {_BIRTHDAY[n].object}.")
+    for n in _YEAR
 }
 
 
@@ -500,7 +522,7 @@ def birthdays(chance) -> list[Fact]:
 _GIFTS = ("food", "home", "friend", "manner", "belonging")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _falling(n: int) -> tuple[float, ...]:
     return tuple(0.9**i for i in range(n))
 
@@ -526,7 +548,9 @@ def timetable(chance) -> list[Fact]:
     tell(chance, "In charge: {A:adult}. Leaves Wendon at ", m)
     start = chance.pick(range(6 * 60, 11 * 60, 5), said=clock)
     chance.write(clock(start) + ", ")
-    bank = chance.pick(("north", "south"), (0.55, 0.45), said=lambda b: f"{b} bank")
+    bank = chance.pick(
+        ("north", "south"), (0.55, 0.45), said=lambda b: f"{b} bank"
+    )
     chance.write(f"{bank} bank")
     chance.say(", at walking pace.", ", no faster than on foot.")
     stops = 0
@@ -548,7 +572,9 @@ def timetable(chance) -> list[Fact]:
         if at == len(route) or (stops > 2 and not chance.flip(0.8)):
             break
     chance.write("\n")
-    chance.say("No dogs.", "Hold on at the bends.", "Be there early.", "Bring change.")
+    chance.say(
+        "No dogs.", "Hold on at the bends.", "Be there early.", "Bring change."
+    )
     return m["facts"]
 
 
@@ -570,7 +596,11 @@ def _pick_note(chance) -> int:
 
 def _ferry(chance) -> list[Fact]:
     m = begin()
-    tell(chance, "The ferry, {day}. Old Landing to Far Landing, first boat at ", m)
+    tell(
+        chance,
+        "The ferry, {day}. Old Landing to Far Landing, first boat at ",
+        m,
+    )
     first = chance.pick(range(7 * 60, 9 * 60, 5), said=clock)
     chance.write(f"{clock(first)}, then every ")
     every = chance.pick((20, 25, 30, 40, 45, 60, 90), said=str)

@@ -132,7 +132,9 @@ def _two_places(chance) -> None:
     first, second = chance.pick(where, said=lambda w: w[0])
     chance.write(f"{first} and ")
     b = _digits(chance, 2, 70, f" {second}. ")
-    chance.say("How many in all? ", f"How many {things} is that? ", "Count them. ")
+    chance.say(
+        "How many in all? ", f"How many {things} is that? ", "Count them. "
+    )
     chance.write(f"{worked_addition(a, b)} There are {a + b} {things}.")
 
 
@@ -146,18 +148,30 @@ def _eaten(chance) -> None:
     verb = chance.pick(verbs, said=lambda v: v)
     chance.write(verb + " ")
     b = _digits(chance, 1, a - 1, ". ")
-    chance.say("How many are left? ", "How many does that leave? ", "What is left? ")
+    chance.say(
+        "How many are left? ", "How many does that leave? ", "What is left? "
+    )
     left = a - b
     tail = f"{'is' if left == 1 else 'are'} left"
-    chance.write(f"{worked_subtraction(a, b)} {capital(counted(left, things))} {tail}.")
+    chance.write(
+        f"{worked_subtraction(a, b)} {capital(counted(left, things))} {tail}."
+    )
 
 
 def _pence(chance) -> None:
     goods = (
-        ("a hat", 40), ("a lamp", 60), ("a loaf", 9), ("a ball of string", 8),
-        ("a pound of cheese", 14), ("a pair of gloves", 30), ("a kettle", 70),
-        ("a bag of flour", 12), ("a dozen eggs", 15), ("a ferry ticket", 6),
-        ("a new rope", 35), ("a book of maps", 50),
+        ("a hat", 40),
+        ("a lamp", 60),
+        ("a loaf", 9),
+        ("a ball of string", 8),
+        ("a pound of cheese", 14),
+        ("a pair of gloves", 30),
+        ("a kettle", 70),
+        ("a bag of flour", 12),
+        ("a dozen eggs", 15),
+        ("a ferry ticket", 6),
+        ("a new rope", 35),
+        ("a book of maps", 50),
     )
     name = a_name(chance, after=" has ")
     a = _digits(chance, 20, 99, " pence and buys ")
@@ -225,14 +239,35 @@ def sums(chance) -> list:
 # -- grammar ------------------------------------------------------------------
 
 _SUBJECTS = (
-    "the baker", "the miller", "the ferryman", "my aunt", "the old goat",
-    "the teacher", "our neighbour", "the doctor", "the smith", "the youngest otter",
-    "the postman", "her brother", "his sister", "the mayor", "somebody",
+    "the baker",
+    "the miller",
+    "the ferryman",
+    "my aunt",
+    "the old goat",
+    "the teacher",
+    "our neighbour",
+    "the doctor",
+    "the smith",
+    "the youngest otter",
+    "the postman",
+    "her brother",
+    "his sister",
+    "the mayor",
+    "somebody",
 )
 _PLURALS = (
-    "the hares", "the otters", "the children", "my uncles", "the two badgers",
-    "the bell ringers", "both sisters", "the cart drivers", "they", "we",
-    "the neighbours", "the hedgehogs",
+    "the hares",
+    "the otters",
+    "the children",
+    "my uncles",
+    "the two badgers",
+    "the bell ringers",
+    "both sisters",
+    "the cart drivers",
+    "they",
+    "we",
+    "the neighbours",
+    "the hedgehogs",
 )
 _ENDS = {verb: tuple(" " + end for end in verb.ends) for verb in VERBS}
 _ONE_SUBJECTS = tuple(capital(s) for s in _SUBJECTS) + NAMES
@@ -265,8 +300,16 @@ def _turn(subject: str, many: bool, turn: str, verb) -> tuple[str, str]:
 
 
 _ORDERS = {
-    "past": ("Put into the past.", "Say that it happened yesterday.", "Past tense."),
-    "present": ("Put into the present.", "Say that it happens now.", "Present tense."),
+    "past": (
+        "Put into the past.",
+        "Say that it happened yesterday.",
+        "Past tense.",
+    ),
+    "present": (
+        "Put into the present.",
+        "Say that it happens now.",
+        "Present tense.",
+    ),
     "future": ("Say that it will happen tomorrow.", "Put into the future."),
     "not": ("Say that it is not so.", "Say no to each."),
     "not past": ("Say that it did not happen.", "Deny each of these."),
@@ -289,7 +332,9 @@ def grammar(chance) -> list:
         if many:
             subject = chance.pick(_MANY_SUBJECTS, said=lambda s: s + " ")
         else:
-            subject = chance.pick(_ONE_SUBJECTS, _ONE_WEIGHTS, said=lambda s: s + " ")
+            subject = chance.pick(
+                _ONE_SUBJECTS, _ONE_WEIGHTS, said=lambda s: s + " "
+            )
         chance.write(subject + " ")
         first = 0 if turn not in ("present", "not past") else 2
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """How the pages put things: every fact in several wordings, and sentences with
 gaps that are filled as they are written.
 
@@ -10,7 +11,7 @@ A sentence with gaps is a string such as
 dictionary, one per document, so later sentences can speak of it again. That is
 the rule of `chance.py`, choose late and write early, as a small language.
 
-Gaps: A B C D characters (never the same one twice), P Q villages, S T sites,
+Gaps: A B C D M N characters (never the same one twice), P Q villages, S T sites,
 G H goods, E F foods, K L belongings, n m k j numbers (`{n:2-9}`), and any name
 in LISTS. A pool may follow the first use: `{A:adult}`, `{S:shop}`, `{G:of S}`.
 `{@A.home}` writes one of the wordings of that fact; `{@A}` of any fact about A.
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from pocket_world.facts import (
@@ -39,7 +40,6 @@ from pocket_world.facts import (
     VILLAGES,
     Character,
     Fact,
-    Place,
     Thing,
     facts_about,
     hour_words,
@@ -48,7 +48,14 @@ from pocket_world.facts import (
     statement,
     workers,
 )
-from pocket_world.words import MONTHS, WEEKDAYS, capital, clock, number_word
+from pocket_world.words import (
+    MONTHS,
+    WEEKDAYS,
+    capital,
+    clock,
+    number_word,
+    with_article,
+)
 
 # -- every fact in several wordings -------------------------------------------
 
@@ -212,20 +219,25 @@ def _fill_all(table: dict[str, str], fact: Fact) -> tuple[str, ...]:
 
 #: fact -> its wordings with the subject's name, statement(fact) first.
 NAMED: dict[Fact, tuple[str, ...]] = {
-    f: tuple(dict.fromkeys((statement(f), *_fill_all(_NAMED, f)))) for f in FACTS
+    f: tuple(dict.fromkeys((statement(f), *_fill_all(_NAMED, f))))
+    for f in FACTS
 }
 #: fact -> its wordings when the subject has just been named.
-PRONOUN: dict[Fact, tuple[str, ...]] = {f: _fill_all(_PRONOUN, f) for f in FACTS}
+PRONOUN: dict[Fact, tuple[str, ...]] = {
+    f: _fill_all(_PRONOUN, f) for f in FACTS
+}
 #: fact -> clauses to put after the name.
 CLAUSE: dict[Fact, tuple[str, ...]] = {
     f: tuple(
-        p.format(**_words_for(f)) for p in _CLAUSE.get(f.relation, "").split("|")
+        p.format(**_words_for(f))
+        for p in _CLAUSE.get(f.relation, "").split("|")
     )
     for f in FACTS
     if f.relation in _CLAUSE
 }
 _CLAUSE_FACTS = {
-    c.name: tuple(f for f in facts_about(c.name) if f in CLAUSE) for c in CHARACTERS
+    c.name: tuple(f for f in facts_about(c.name) if f in CLAUSE)
+    for c in CHARACTERS
 }
 _CLAUSES = {
     name: (
@@ -264,7 +276,7 @@ LISTS: dict[str, tuple[str, ...]] = {
     "day2": WEEKDAYS,
     "month": MONTHS,
     "colour": tuple(
-        "green red blue brown grey yellow white black striped orange".split()
+        "green red blue brown grey yellow white black striped purple".split()
     ),
     "part": ("morning", "afternoon", "evening", "night"),
     "season": ("spring", "summer", "autumn", "winter"),
@@ -296,38 +308,45 @@ LISTS: dict[str, tuple[str, ...]] = {
         "beside the cart track",
         "at the foot of the tower",
     ),
-    "relative": ("aunt", "uncle", "cousin", "grandmother", "neighbour", "brother"),
+    "relative": (
+        "aunt",
+        "uncle",
+        "cousin",
+        "grandmother",
+        "neighbour",
+        "brother",
+    ),
 }
 
 _DEFAULT_POOLS: dict[str, Sequence[Any]] = {
-    **dict.fromkeys("ABCD", tuple(CHARACTERS)),
+    **dict.fromkeys("ABCDMN", tuple(CHARACTERS)),
     **dict.fromkeys("PQ", tuple(VILLAGES)),
     **dict.fromkeys("ST", tuple(SITES)),
     **dict.fromkeys("GH", tuple(GOODS)),
     **dict.fromkeys("EF", tuple(FOODS)),
     **dict.fromkeys("KL", tuple(BELONGINGS)),
 }
-_GROUPS = tuple("ABCD PQ ST GH EF KL".split())
+_GROUPS = tuple("ABCDMN PQ ST GH EF KL".split())
 
 
-@lru_cache(maxsize=None)
+@cache
 def _of(site: str) -> tuple[Thing, ...]:
     return tuple(THING[name] for name in PLACE[site].sells)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _kin(name: str) -> tuple[Character, ...]:
     c = CHARACTER[name]
     near = (c.mother, c.father, c.spouse, *c.siblings, *c.children, c.friend)
     return tuple(CHARACTER[n] for n in near if n)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _at(site: str) -> tuple[Character, ...]:
     return tuple(CHARACTER[n] for n in workers(site))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _neighbours(name: str) -> tuple[Character, ...]:
     return tuple(CHARACTER[n] for n in neighbours(name)) or ADULTS
 
@@ -373,6 +392,7 @@ _SHOW: dict[str, Callable[[Any], Any]] = {
     "the": lambda t: f"the {t.name}",
     "w": lambda n: number_word(n),
     "W": lambda n: capital(number_word(n)),
+    "an": with_article,
     "low": lambda s: s[0].lower() + s[1:],
     "cap": lambda s: capital(str(getattr(s, "name", s))),
 }
@@ -390,7 +410,7 @@ def show(value: Any, path: tuple[str, ...]) -> str:
 _GAP = re.compile(r"\{([@,]?)(\w+)((?:\.\w+)*)(?::([^}]*))?\}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compile(template: str) -> tuple[tuple, ...]:
     """A template as steps (literal, mark, key, path, pool)."""
     steps, at = [], 0
@@ -456,7 +476,11 @@ def tell(chance, template: str, m: dict) -> None:
             m["facts"].append(fact)
         elif path:
             for step in path[:-1]:
-                value = _SHOW[step](value) if step in _SHOW else getattr(value, step)
+                value = (
+                    _SHOW[step](value)
+                    if step in _SHOW
+                    else getattr(value, step)
+                )
             say_fact(chance, FACT[value.name, path[-1]], m["facts"])
         else:
             fact = chance.pick(facts_about(value.name))
@@ -468,12 +492,12 @@ def begin() -> dict:
     return {"facts": []}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _zipf(n: int, bend: float = 0.7) -> tuple[float, ...]:
     return tuple(1.0 / (rank + 1) ** bend for rank in range(n))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _first_literal(template: str) -> str:
     steps = _compile(template)
     return steps[0][0] if steps else ""
@@ -489,7 +513,9 @@ def choose(chance, templates: tuple[str, ...], m: dict) -> int:
     return index
 
 
-def choose_some(chance, templates: tuple[str, ...], m: dict, low: int, high: int):
+def choose_some(
+    chance, templates: tuple[str, ...], m: dict, low: int, high: int
+):
     """Tell between `low` and `high` different templates, in the order drawn.
 
     A space goes between them.

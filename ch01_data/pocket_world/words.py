@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Small English: articles, numbers, times, verbs, and sums done digit by digit.
 
 Nothing here draws anything; it is what every genre needs to write correctly.
@@ -47,7 +48,9 @@ def article(word: str) -> str:
         return "an"
     if low.startswith(("one", "use", "uni", "eu")):
         return "a"
-    return "an" if low[:1] in "aeiou" or low.startswith(("8", "11", "18")) else "a"
+    return (
+        "an" if low[:1] in "aeiou" or low.startswith(("8", "11", "18")) else "a"
+    )
 
 
 def with_article(noun: str) -> str:
@@ -98,7 +101,9 @@ def worked_addition(a: int, b: int) -> str:
     steps, carry, x, y = [], 0, a, b
     last = max(len(str(a)), len(str(b))) - 1
     for column in range(last + 1):
-        terms = [x % 10, y % 10] if x and y or not column else [x % 10 or y % 10]
+        terms = (
+            [x % 10, y % 10] if x and y or not column else [x % 10 or y % 10]
+        )
         if carry:
             terms.append(carry)
         here = sum(terms)
@@ -124,7 +129,9 @@ def worked_subtraction(a: int, b: int) -> str:
     Numbers of up to four digits, `a` the larger. Raises ValueError otherwise.
     """
     if not 0 <= b <= a < 10000:
-        raise ValueError(f"worked_subtraction takes 9999 ≥ a ≥ b ≥ 0, got {a}, {b}")
+        raise ValueError(
+            f"worked_subtraction takes 9999 ≥ a ≥ b ≥ 0, got {a}, {b}"
+        )
     steps, borrow, x, y = [], 0, a, b
     column = 0
     while x or not column:
@@ -301,7 +308,7 @@ VERBS: tuple[Verb, ...] = _verbs(
     wear | wore | wearing | a straw hat / two coats / odd socks
     weigh | weighed | weighing | the parcel / a pound of nails / the cheese
     win | won | winning | the race / a ham / by a nose
-    work | worked | working | at the mill / all night / with the door open
+    work | worked | working | by lamp light / all night / with the door open
     write | wrote | writing | a letter / to the paper / on the wall
     """
 )
