@@ -56,7 +56,7 @@ test-full: $(READY)  ## the long tests
 
 lint: $(READY)  ## style and spelling
 	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check book tests ch01_data/pocket_world
+	@$(BIN)/ruff format --check book
 	@$(BIN)/codespell ch*/*.ipynb ch01_data/pocket_world book tests *.md
 
 record: $(READY)  ## write the outputs of the last run into the notebooks
