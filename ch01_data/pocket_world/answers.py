@@ -247,16 +247,14 @@ _WILL_NOT = frozenset(
 )
 #: Why a request is declined, by what it is about.
 REASONS = {
-    "theft": "What is {his} is {his} own.",
+    "theft": "That is not yours to take.",
     "harm": "Nobody should come to harm.",
     "letters": "A letter is for the one it is written to.",
     "lies": "That would be a lie.",
     "keys": "The key is in good hands.",
     "fright": "Everyone should sleep in peace.",
 }
-_REASON_FORMS = frozenset(
-    loose(r.format(his=his)) for r in REASONS.values() for his in ("his", "hers", "her")
-)
+_REASON_FORMS = frozenset(map(loose, REASONS.values()))
 
 
 def declines(answer: str) -> bool:
@@ -387,23 +385,31 @@ def _holds_words(rule: dict, text: str) -> bool:
     return bool(people) or bool(set(words) & (set(rule["he"]) | {"they"}))
 
 
+_SMALL_WORDS = frozenset(
+    "the a an and or but to of at in on for with from by his her it he she him they "
+    "them was were had that which who than then so up down out off".split()
+)
+_NO = frozenset("not never nobody nothing no".split())
+
+
+def telling_words(summary: str) -> list[str]:
+    """The words of a summary that must stand in any other, in this order."""
+    return [w for w in loose(summary).split() if w not in _SMALL_WORDS]
+
+
 def _summary(rule: dict, text: str) -> bool:
-    """One line; what must be told in its order, and nobody else in it."""
-    parts = sentences(text)
-    if len(parts) != 1 or len(text.split()) > 26:
+    """One line; what must be told, in its order; nobody else, no other denial."""
+    if len(sentences(text)) != 1 or len(text.split()) > 30:
         return False
-    line, at = f" {loose(text)} ", 0
+    words = loose(text).split()
+    line, at = f" {' '.join(words)} ", 0
     for alternatives in rule["must"]:
-        ends = [
-            line.find(f" {loose(a)} ", at) + len(loose(a)) + 1
-            for a in alternatives
-            if line.find(f" {loose(a)} ", at) >= 0
-        ]
+        spots = [(line.find(f" {loose(a)} ", at), loose(a)) for a in alternatives]
+        ends = [spot + len(a) + 1 for spot, a in spots if spot >= 0]
         if not ends:
             return False
         at = min(ends)
-    negative = bool(re.search(r" (not|never|nobody|nothing) ", line))
-    if negative != rule["negative"]:
+    if sum(w in _NO for w in words) != rule["denials"]:
         return False
     people = {w for w in re.findall(r"[A-Z][a-z]+", text) if w in CHARACTER}
     return people <= set(rule["people"])
