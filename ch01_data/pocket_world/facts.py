@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """What is true in the valley: who lives there, where, and what things cost.
 
 Everything is derived from four tables (characters, villages, sites, things)
