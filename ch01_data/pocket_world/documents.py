@@ -63,7 +63,7 @@ GENRES: dict[str, tuple[float, Callable[[Chance], list[Fact]]]] = {
     "story": (33.0, tell_story),
     "almanac": (9.0, almanac),
     "quiz": (6.0, quiz),
-    "entry": (11.0, entry),
+    "entry": (12.0, entry),
     "letter": (7.0, letter),
     "diary": (5.0, diary),
     "notice": (6.0, notice),

@@ -14,6 +14,7 @@ from pocket_world.facts import (
     FOODS,
     GOODS,
     SHOPS,
+    SITES,
     Fact,
     kin_word,
     pence,
@@ -212,6 +213,8 @@ LISTS.update(
 )  # fmt: skip
 
 LISTS["deed2"] = LISTS["deed3"] = LISTS["deed"]
+LISTS["quote2"] = LISTS["quote3"] = LISTS["quote"]
+LISTS["day3"] = LISTS["day"]
 
 
 def _others(m: dict) -> set[str]:
@@ -474,18 +477,29 @@ _LEADS = (
 _NEWS_MORE = (
     '"{quote}," said {A}.',
     "{A.He} had nothing to add.",
-    '"{quote}," {A.he} told this paper.',
+    '"{quote2}," {A.he} told this paper.',
     "{D}, {,D}, saw it all from the wall.",
     "{D} disagrees.",
     "For those who do not know {A.him}: {@A}",
     "The cost was {j:2-30} pence.",
     "It is the second time this {season}.",
-    "There was soup afterwards.",
+    "There was {root} soup afterwards.",
     "The rest of {A.home.name} stayed in bed.",
     "{D} brought {F.a}, and {j:2-5} slices were left.",
-    '"{quote}," said {D}, and went in.',
+    '"{quote3}," said {D}, and went in.',
     "{@A.trade}",
     "{@A.home}",
+    "{A.His} neighbours have asked for {i:2-9} days of quiet.",
+    "A collection raised {h:5-60} pence and a {colour} button.",
+    "{D} is making a drawing of it.",
+    "Before this, {A.he} {deed2}.",
+    "The police, which is {D}, were told.",
+    "It took {g:2-50} minutes, with a rest.",
+    "{A.His} {A.belonging} was not damaged.",
+    "A song is being written. It has {i:3-14} verses so far.",
+    "{D}, {,D}, has asked for it to be done again on {day3}.",
+    "It rained, but only on {D}.",
+    "A full account hangs in {T}.",
 )
 _NEWS_OTHER = (
     "{D}, {,D}, saw it all from the wall.",
@@ -494,8 +508,13 @@ _NEWS_OTHER = (
     "It is the second time this {season}.",
     '"{quote}," said {D}.',
     "{D} {deed} the same day.",
-    "There was soup afterwards.",
+    "There was {root} soup afterwards.",
     "{@D}",
+    "{C}, who measured it with a broom, says {i:2-19}.",
+    "A {colour} hat was seen going by. It was {N}'s.",
+    "{N}, {,N}, wrote it all down.",
+    "{C} has offered to do better for {h:2-40} pence.",
+    "A full account hangs in {T}.",
 )
 _WEATHER = (
     "Weather: {sky.low}.",
@@ -616,6 +635,16 @@ def _counter(chance) -> list[Fact]:
     return facts
 
 
+_SITES_IN: dict[str, tuple] = {}
+for _site in SITES:
+    _SITES_IN[_site.near] = (*_SITES_IN.get(_site.near, ()), _site)
+POOLS["in"] = lambda m, x: _SITES_IN[m[x].name]
+_RESIDENTS: dict[str, tuple] = {}
+for _one in CHARACTER.values():
+    _RESIDENTS[_one.home] = (*_RESIDENTS.get(_one.home, ()), _one)
+POOLS["home"] = lambda m, x: _RESIDENTS[m[x].name]
+
+
 def _the_way(chance) -> list[Fact]:
     m = begin()
     tell(chance, "{A}: ", m)
@@ -651,7 +680,7 @@ def _the_way(chance) -> list[Fact]:
             f" You will see {goal.landmark}.", f" Look for {goal.landmark}."
         )
     tell(chance, "\n{A}: ", m)
-    choose(
+    asked = choose(
         chance,
         (
             "Thank you. Who lives there?\n",
@@ -661,11 +690,18 @@ def _the_way(chance) -> list[Fact]:
         m,
     )
     tell(chance, "{B}: ", m)
-    choose(
-        chance, ("Ask at {S}. {@S.keeper}", "I could not say.", "{quote}."), m
-    )
-    if "C" in m:
-        tell(chance, " {@C.home}", m)
+    there = _SITES_IN.get(goal.name)
+    taken = (m["A"], m["B"])
+    if asked == 0 and any(
+        c not in taken for c in _RESIDENTS.get(goal.name, ())
+    ):
+        tell(chance, "{D:home P}, for one. {@D} Mind the dog.", m)
+    elif asked == 2:
+        tell(chance, "{@C.home}", m)
+    elif there and chance.flip(0.7):
+        tell(chance, "Ask at {S:in P}. {@S.keeper}", m)
+    else:
+        choose(chance, ("I could not say.", "{quote}.", "Nobody, on {day}."), m)
     return m["facts"]
 
 
@@ -744,7 +780,7 @@ def _errand(chance) -> list[Fact]:
             chance.write("Bring it on ")
             tell(chance, "{day2}.\n{A}: ", m)
         else:
-            tell(chance, "Ask {C}. {@C.belonging} {@C.home}\n{A}: ", m)
+            tell(chance, "Not mine. {@C.belonging} {@C.home}\n{A}: ", m)
     choose(chance, ("Thank you, {B}.", "{quote}.", "I will go on {day2}."), m)
     return m["facts"]
 
@@ -768,7 +804,7 @@ _PANTRY = (
     "flour from the water mill",
     "a spoon of honey",
     "{cold:2-5} spoons of cold water",
-    "pepper, but not too much",
+    "a pinch of pepper, for luck",
     "one leaf of mint",
     "a bit of nutmeg",
 )
@@ -1024,7 +1060,7 @@ _TIPS = (
     "This is the hard part.",
     "Take your time.",
     "It will look wrong. It is not.",
-    "Use {G.a} if you have one. {@G.sold_at}",
+    "Keep {G.a} at hand. {@G.sold_at}",
     "For this {C}, {,C}, uses {H.a}.",
     "Some say to do it by moonlight. They are from {Q}.",
     "Have a cup of tea.",
