@@ -60,7 +60,7 @@ def tell_story(chance: Chance) -> list[Fact]:
 
 #: genre -> (its share of the documents, the function that writes one).
 GENRES: dict[str, tuple[float, Callable[[Chance], list[Fact]]]] = {
-    "story": (33.0, tell_story),
+    "story": (26.0, tell_story),
     "almanac": (9.0, almanac),
     "quiz": (6.0, quiz),
     "entry": (12.0, entry),
