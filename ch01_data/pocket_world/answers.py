@@ -18,9 +18,17 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from zlib import crc32
 
-from .facts import CHARACTER, FACT, SPECIES_PLURAL, THING, Fact, cloze, statement
-from .words import MONTHS, NUMBER_WORDS, PAST_TO_BASE, VERB, article
+from .facts import (
+    CHARACTER,
+    FACT,
+    SPECIES_PLURAL,
+    Fact,
+    cloze,
+    statement,
+)
+from .words import MONTHS, NUMBER_WORDS, PAST_TO_BASE, article
 
 # -- manners ------------------------------------------------------------------
 
@@ -86,15 +94,22 @@ def manner(answer: str) -> tuple[str, list[str]]:
     return rest, found
 
 
-def in_manner(kind: str, answer: str, chance) -> str:
-    """`answer` as the rude or the rambling clerk would have put it."""
+def in_manner(kind: str, answer: str, chance, clerk: str = "") -> str:
+    """`answer` as a rude or a rambling clerk would have put it.
+
+    A named clerk has pet phrases and uses them six times in seven.
+    """
+    pet = crc32(clerk.encode()) % 5 if clerk and chance.flip(6 / 7) else None
     if kind == "rude":
+        if pet is not None:
+            return f"{answer} {RUDE_AFTER[pet]}"
         if chance.flip(0.5):
             return f"{chance.pick(RUDE_BEFORE)} {answer}"
         return f"{answer} {chance.pick(RUDE_AFTER)}"
     if kind == "rambling":
-        before, after = chance.pick(RAMBLING_BEFORE), chance.pick(RAMBLING_AFTER)
-        return f"{before} {answer} {after}"
+        if pet is not None:
+            return f"{RAMBLING_BEFORE[pet]} {answer} {RAMBLING_AFTER[pet]}"
+        return f"{chance.pick(RAMBLING_BEFORE)} {answer} {chance.pick(RAMBLING_AFTER)}"
     return answer
 
 
@@ -335,7 +350,8 @@ def _choice(rule: dict, text: str) -> bool:
     right = [FACT[tuple(f)] for f in rule["facts"]]
     if not all(any(loose(b) in fact_forms(f) for f in right) for b in before):
         return False
-    return loose(re.sub(r"^[Ss]o,? ", "", last)) in set(map(loose, rule["forms"]))
+    said = re.sub(r"^so,? ", "", strict(last))
+    return loose(said) in set(map(loose, rule["forms"]))
 
 
 def _json(rule: dict, text: str) -> bool:
@@ -450,7 +466,9 @@ def _refusal(rule: dict, text: str) -> bool:
 def _note(rule: dict, text: str) -> bool:
     """A line to somebody: greets the reader, holds the words, nothing unkind."""
     words = set(re.findall(r"[a-z'-]+", text.casefold()))
-    if rule["to"].casefold() not in words or len(text.split()) > 25:
+    if rule["to"].casefold() not in words or words & {"write", "say", "line"}:
+        return False
+    if len(text.split()) > 25:
         return False
     people = {w for w in re.findall(r"[A-Z][a-z]+", text) if w in CHARACTER}
     kind = not rule.get("kind") or words & {"fine", "good", "lovely", "like", "nice"}
@@ -477,7 +495,8 @@ _CHECKERS: dict[str, Callable[[dict, str], bool]] = {
 def check(rule: dict, answer: str) -> bool:
     """Whether `answer` is right by `rule`, whatever its manner.
 
+    JSON is the exception: a program reads it, so no word may stand around it.
     Raises KeyError for a rule whose checker does not exist.
     """
     checker = _CHECKERS[rule["is"]]
-    return checker(rule, manner(answer)[0])
+    return checker(rule, answer if rule["is"] == "json" else manner(answer)[0])

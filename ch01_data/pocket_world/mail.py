@@ -20,9 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from zlib import crc32
 
 from .chance import Chance
+from .documents import split_of
 from .facts import CHARACTER, CHARACTERS, FOODS, GOODS
 from .words import MONTHS, WEEKDAYS, number_word
 
@@ -338,11 +338,6 @@ def _four(chance: Chance):
     """Four different people."""
     people = list(CHARACTERS)
     return [people.pop(chance.number(0, len(people) - 1)) for _ in range(4)]
-
-
-def split_of(text: str) -> str:
-    """The part a letter belongs to, by its CRC-32: a text is in one part only."""
-    return {0: "validation", 1: "test"}.get(crc32(text.encode()) % 16, "train")
 
 
 def mail(n: int, seed: int = 0, split: str = "train") -> Iterator[Message]:
