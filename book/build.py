@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import signs
 from chapters import ROOT, Chapter, existing
 
 BOOK = ROOT / "book"
@@ -122,11 +123,14 @@ def html(pick: Callable[[Chapter], Path], build: Path) -> Path:
 
 def check_latex() -> None:
     """Say what to install where LaTeX or a part of it is missing."""
-    needed = ("fncychap.sty", "newunicodechar.sty", "pzdr.tfm", "xeCJK.sty")
-    here = shutil.which("xelatex") and shutil.which("latexmk")
-    parts = here and all(
-        subprocess.run(["kpsewhich", name], capture_output=True).stdout
-        for name in needed[:3]
+    needed = ["fncychap.sty", "newunicodechar.sty", "pzdr.tfm"]
+    commands = all(map(shutil.which, ("xelatex", "latexmk", "kpsewhich")))
+    parts = commands and all(
+        subprocess.run(
+            ["kpsewhich" if "." in name else "fc-list", name],
+            capture_output=True,
+        ).stdout
+        for name in [*needed, "DejaVu Sans Mono", "Unifont Upper"]
     )
     if not parts:
         packages = (BOOK / "apt.txt").read_text(encoding="utf-8").split()
@@ -163,6 +167,8 @@ def pdf(pick: Callable[[Chapter], Path], build: Path) -> Path:
     if appendices:
         options += ["-D", f"latex_appendices={','.join(appendices)}"]
     sphinx("latex", source, out, *options)
+    tex = (out / "book.tex").read_text(encoding="utf-8")
+    (out / "signs.tex").write_text(signs.macros(tex), encoding="utf-8")
     command = ["latexmk", "-g", "-xelatex", "-silent", "-halt-on-error"]
     command += ["-interaction=nonstopmode", "book.tex"]
     done = subprocess.run(command, cwd=out, capture_output=True, text=True)
