@@ -149,7 +149,7 @@ librarian: stamping a book / reading on the steps
 reporter: asking questions / sharpening a pencil
 printer: setting type / reading a proof
 brick maker: stacking bricks / watching the kiln
-grinder: watching the sails / tapping the weather glass
+grinder: watching the sails / tapping the glass
 salt boiler: raking salt / skimming a pan
 well digger: measuring a rope / coiling a chain
 """
@@ -217,9 +217,7 @@ weather glass: plan a picnic
 long rake: pull a hat out of the river
 coil of chain: pull out a root
 """
-USE: dict[str, str] = dict(
-    r.split(": ") for r in _USE_TABLE.strip().splitlines()
-)
+USE: dict[str, str] = dict(r.split(": ") for r in _USE_TABLE.strip().splitlines())
 LENDABLE = [t for t in BELONGINGS if t.name in USE]
 SMALL_GOODS = [t for t in GOODS if not t.heavy]
 _VILLAGE_NAMES = [v.name for v in VILLAGES]
@@ -249,11 +247,7 @@ _MINUTE = {
     55: "five to {n}",
 }
 _HOUR = "twelve one two three four five six seven eight nine ten eleven".split()
-CLOCK = {
-    h * 60 + m: _MINUTE[m].format(h=_HOUR[h % 12], n=_HOUR[(h + 1) % 12])
-    for h in range(24)
-    for m in range(0, 60, 5)
-}
+CLOCK = {h * 60 + m: _MINUTE[m].format(h=_HOUR[h % 12], n=_HOUR[(h + 1) % 12]) for h in range(24) for m in range(0, 60, 5)}
 
 
 def span(minutes: int) -> str:
@@ -319,36 +313,16 @@ WEATHER: dict[str, tuple[str, ...]] = {
 _KINDS = tuple(WEATHER)
 _KIND_WEIGHTS = (0.24, 0.22, 0.16, 0.14, 0.12, 0.12)
 _MINDS = {
-    "fine": (
-        ", and nobody was in a hurry",
-        ", which made people kind",
-        ", and the river was low",
-    ),
-    "rain": (
-        ", and the road was soft",
-        ", and the ducks were pleased",
-        ", so there was time to talk",
-    ),
-    "wind": (
-        ", and hats were being held",
-        ", and every gate was banging",
-        ", so people shouted good morning",
-    ),
+    "fine": (", and nobody was in a hurry", ", which made people kind", ", and the river was low"),
+    "rain": (", and the road was soft", ", and the ducks were pleased", ", so there was time to talk"),
+    "wind": (", and hats were being held", ", and every gate was banging", ", so people shouted good morning"),
     "fog": (
         ", and people said who they were when they met",
         ", and sounds came from the wrong side",
         ", so everyone walked slowly",
     ),
-    "frost": (
-        ", and the road rang like iron",
-        ", and people walked with short steps",
-        ", so stoves were lit early",
-    ),
-    "heat": (
-        ", and shops kept their blinds down",
-        ", and the milk had to be drunk early",
-        ", so work began at five",
-    ),
+    "frost": (", and the road rang like iron", ", and people walked with short steps", ", so stoves were lit early"),
+    "heat": (", and shops kept their blinds down", ", and the milk had to be drunk early", ", so work began at five"),
 }
 
 _DEEDS = (
@@ -503,18 +477,7 @@ _SMELLS = (
     "leather",
     "rain",
 )
-_AFFAIRS = (
-    "roof",
-    "cough",
-    "new hat",
-    "garden",
-    "plans",
-    "chimney",
-    "hens",
-    "last letter",
-    "knee",
-    "old boat",
-)
+_AFFAIRS = ("roof", "cough", "new hat", "garden", "plans", "chimney", "hens", "last letter", "knee", "old boat")
 _INGREDIENTS = tuple(INGREDIENT_SOURCE)
 
 _LIFE = (
@@ -579,14 +542,7 @@ def _first_of(pair: tuple) -> str:
     return pair[0]
 
 
-_CLOSE = {
-    c.name: frozenset(
-        d.name
-        for d in CHARACTERS
-        if d.name == c.friend or kin_word(c.name, d.name)
-    )
-    for c in CHARACTERS
-}
+_CLOSE = {c.name: frozenset(d.name for d in CHARACTERS if d.name == c.friend or kin_word(c.name, d.name)) for c in CHARACTERS}
 
 
 def _itself(s: str) -> str:
@@ -610,10 +566,7 @@ class Tale:
     """The state of the valley during one story, and the pen that tells it."""
 
     def __init__(
-        self,
-        chance: Chance,
-        cast_filter: Callable[[str], bool] | None = None,
-        force: tuple[Character, Thing] | None = None,
+        self, chance: Chance, cast_filter: Callable[[str], bool] | None = None, force: tuple[Character, Thing] | None = None
     ):
         self.chance = chance
         self.w = chance.write
@@ -641,9 +594,7 @@ class Tale:
 
     # -- sentences ---------------------------------------------------------
 
-    def say(
-        self, *phrases: str, weights: tuple[float, ...] | None = None
-    ) -> str:
+    def say(self, *phrases: str, weights: tuple[float, ...] | None = None) -> str:
         """One of the wordings; the first is the likeliest, but not by much."""
         if weights is None:
             weights = _HALF[len(phrases)]
@@ -672,10 +623,7 @@ class Tale:
                 he, cut = _HE[subject.he], len(subject.name)
                 more, shares = [], []
                 for phrase, weight in zip(phrases, weights):
-                    if (
-                        phrase.startswith(start)
-                        and phrase[cut : cut + 5] != " and "
-                    ):
+                    if phrase.startswith(start) and phrase[cut : cut + 5] != " and ":
                         more.append(he + phrase[cut:])
                         shares.append(0.6 * weight)
                         weight *= 0.4
@@ -690,15 +638,11 @@ class Tale:
         if '"' in last:
             return None
         found = None
-        for word in (
-            last.replace(",", " ").replace(".", " ").replace("'", " ").split()
-        ):
+        for word in last.replace(",", " ").replace(".", " ").replace("'", " ").split():
             c = CHARACTER.get(word)
             if c is not None and c is not found:
                 if found is None:
-                    if not last.startswith(word) and not last.startswith(
-                        "Then " + word
-                    ):
+                    if not last.startswith(word) and not last.startswith("Then " + word):
                         return None
                     found = c
                 elif c.he == found.he:
@@ -727,15 +671,9 @@ class Tale:
         return c
 
     def allowed(self, c: Character) -> bool:
-        return (
-            c.name not in self.named
-            and c.name not in self.ban_names
-            and (self.cast_filter is None or self.cast_filter(c.name))
-        )
+        return c.name not in self.named and c.name not in self.ban_names and (self.cast_filter is None or self.cast_filter(c.name))
 
-    def person(
-        self, pool: list[Character] = CHARACTERS, near: Character | None = None
-    ) -> Character:
+    def person(self, pool: list[Character] = CHARACTERS, near: Character | None = None) -> Character:
         """Somebody new, whose name is the next thing written.
 
         With `near`, kin and the best friend are likelier.
@@ -750,6 +688,9 @@ class Tale:
         if near is not None:
             close = _CLOSE[near.name]
             weights = tuple([8.0 if c.name in close else 1.0 for c in free])
+        if not free:
+            free = [c for c in CHARACTERS if c.name not in named and c.name not in banned]
+            weights = None
         return self.enter(self.pick(free, weights, said=_name_of))
 
     def use(self, thing: Thing) -> Thing:
@@ -764,9 +705,7 @@ class Tale:
         free = [t for t in pool if t.name not in banned and t.name not in used]
         return self.use(self.pick(free, said=said))
 
-    def owned(
-        self, pool: list[Thing] = LENDABLE, said=_owner_of
-    ) -> tuple[Character, Thing]:
+    def owned(self, pool: list[Thing] = LENDABLE, said=_owner_of) -> tuple[Character, Thing]:
         """An owner and the belonging; the owner's name is the next thing written."""
         if self.force is not None:
             thing = self.force[1]
@@ -774,9 +713,7 @@ class Tale:
             self.ban_things -= {thing.name}
         else:
             banned, names, keep = self.ban_things, self.named, self.cast_filter
-            free = [
-                t for t in pool if t.name not in banned and t.owner not in names
-            ]
+            free = [t for t in pool if t.name not in banned and t.owner not in names]
             if keep is not None:
                 free = [t for t in free if keep(t.owner)] or free
             thing = self.pick(free, said=said)
@@ -788,9 +725,7 @@ class Tale:
 
     def village(self, *but: str) -> str:
         """A village, whose name is the next thing written."""
-        return self.pick(
-            [v for v in _VILLAGE_NAMES if v not in but], said=_itself
-        )
+        return self.pick([v for v in _VILLAGE_NAMES if v not in but], said=_itself)
 
     # -- facts -------------------------------------------------------------
 
@@ -798,10 +733,7 @@ class Tale:
         if (fact.subject, fact.relation) in self.told:
             return False
         thing = _OBJECT_THING.get(fact.object)
-        if thing is not None and (
-            thing in self.ban_things
-            or any(n in self.named for n in _BAN_NAMES.get(thing, ()))
-        ):
+        if thing is not None and (thing in self.ban_things or any(n in self.named for n in _BAN_NAMES.get(thing, ()))):
             return False
         return fact.object not in self.ban_names
 
@@ -826,24 +758,14 @@ class Tale:
 
     def aside(self, subject: str, relations: tuple[str, ...] = _LIFE) -> None:
         """One plain sentence about somebody or something, if any is left."""
-        free = [
-            f
-            for f in facts_about(subject)
-            if f.relation in relations and self._may(f)
-        ]
+        free = [f for f in facts_about(subject) if f.relation in relations and self._may(f)]
         if free:
             self.sep()
             fact = self.pick(free, said=statement)
             self.w(statement(fact))
             self._state(fact)
 
-    def first(
-        self,
-        c: Character,
-        comma: bool = True,
-        kin: Character | None = None,
-        plain: float = 0.3,
-    ) -> None:
+    def first(self, c: Character, comma: bool = True, kin: Character | None = None, plain: float = 0.3) -> None:
         """Name somebody for the first time, with or without a word about them.
 
         `comma=False`: no comma closes a relative clause (a full stop follows).
@@ -880,10 +802,7 @@ class Tale:
         if self.flip(sky):
             self.sky(kinds)
             self.w(" ")
-        form = self.pick(
-            (0, 1, 2),
-            (0.62, 0.38, 0) if "clock" in self.used else (0.62, 0.26, 0.12),
-        )
+        form = self.pick((0, 1, 2), (0.62, 0.38, 0) if "clock" in self.used else (0.62, 0.26, 0.12))
         if form == 0:
             self.a_day()
         elif form == 2:
@@ -896,10 +815,7 @@ class Tale:
 
     def a_day(self) -> None:
         """ "On Monday morning " """
-        start = self.say(
-            *(_NIGHTS if self.night else _STARTS),
-            weights=(0.5, 0.16, 0.1, 0.08, 0.08, 0.05, 0.03),
-        )
+        start = self.say(*(_NIGHTS if self.night else _STARTS), weights=(0.5, 0.16, 0.1, 0.08, 0.08, 0.05, 0.03))
         self.day = self.number(0, 6)
         self.w(DAYS[self.day])
         if start == "On the first ":
@@ -934,9 +850,7 @@ class Tale:
                 self.w(self.pick(DAYS, said=_itself))
             elif mark == "n":
                 self.w(self.pick(_SOME, said=_itself))
-        if not (
-            kind == "heat" and pattern.startswith("It was too")
-        ) and self.flip(0.4):
+        if not (kind == "heat" and pattern.startswith("It was too")) and self.flip(0.4):
             self.say(*_MINDS[kind])
         self.w(".")
 
@@ -960,7 +874,7 @@ class Tale:
             kind = self.pick(free)
             self.used.add(kind)
             getattr(self, kind)()
-            p *= 0.65
+            p *= 0.75
 
     def remember(self) -> None:
         """Somebody is reminded of something else."""
@@ -973,35 +887,18 @@ class Tale:
         self.w(c.name + " ")
         self.say(*_DEEDS, weights=_EVEN[len(_DEEDS)])
         self.w(self.thing(_CARRIED).a)
-        self.say(
-            " at ",
-            " on the road to ",
-            " in front of everybody at ",
-            " behind the barn at ",
-        )
+        self.say(" at ", " on the road to ", " in front of everybody at ", " behind the barn at ")
         self.w(self.village())
         if form[0] == '"':
             self.w("?" if form[1] == "Y" else ",")
-            self.say(
-                f'" {"asked" if form[1] == "Y" else "said"} {a}.',
-                f'" {a} {"asked" if form[1] == "Y" else "said"}.',
-            )
+            self.say(f'" {"asked" if form[1] == "Y" else "said"} {a}.', f'" {a} {"asked" if form[1] == "Y" else "said"}.')
         else:
             self.w(".")
 
     def work(self) -> None:
         """What somebody is doing elsewhere."""
-        self.S(
-            "Over at ",
-            "At ",
-            "From the road one could see that at ",
-            "In the meantime, at ",
-        )
-        free = [
-            c
-            for c in CHARACTERS
-            if c.name not in self.named and c.name not in self.ban_names
-        ]
+        self.S("Over at ", "At ", "From the road one could see that at ", "In the meantime, at ")
+        free = [c for c in CHARACTERS if c.name not in self.named and c.name not in self.ban_names]
         c = self.pick(free, said=_workplace_of)
         self._meet(c)
         self.w(c.workplace)
@@ -1013,19 +910,13 @@ class Tale:
         """What somebody has for lunch: the favourite dish, at home."""
         self.S("At ", "Over at ")
         free = [
-            c
-            for c in CHARACTERS
-            if c.name not in self.named
-            and c.name not in self.ban_names
-            and c.food not in self.ban_things
+            c for c in CHARACTERS if c.name not in self.named and c.name not in self.ban_names and c.food not in self.ban_things
         ]
         c = self.pick(free, said=_home_of)
         self._meet(c)
         self.w(c.home)
         self.say(f", {c.name} was ", f" {c.name} was ")
-        self.say(
-            "eating ", "cutting up ", "thinking of ", "looking forward to "
-        )
+        self.say("eating ", "cutting up ", "thinking of ", "looking forward to ")
         self.use(THING[c.food])
         self.w(c.food + ".")
 
@@ -1037,9 +928,7 @@ class Tale:
             "Somebody had chalked on the wall: ",
             "There was a card in a window: ",
         )
-        self.say(
-            "lost, ", "for sale, ", "found, ", "wanted, ", weights=_EVEN[4]
-        )
+        self.say("lost, ", "for sale, ", "found, ", "wanted, ", weights=_EVEN[4])
         self.w(self.thing(_CARRIED).a)
         if self.flip(0.5):
             self.w(" at ")
@@ -1050,56 +939,28 @@ class Tale:
 
     def stock(self) -> None:
         """What stands about."""
-        self.S(
-            "On the shelf stood ",
-            "On the floor were ",
-            "There were ",
-            "In the corner somebody had piled up ",
-        )
+        self.S("On the shelf stood ", "On the floor were ", "There were ", "In the corner somebody had piled up ")
         n = self.pick((2, 3), (0.6, 0.4))
         for i in range(n):
             k = self.number(2, 6)
             word = _NUMBER[k]
-            th = self.thing(
-                _CARRIED, said=lambda g, word=word: f"{word} {g.plural}"
-            )
+            th = self.thing(_CARRIED, said=lambda g, word=word: f"{word} {g.plural}")
             self.w(f"{word} {th.plural}")
             self.w("." if i == n - 1 else " and " if i == n - 2 else ", ")
 
     def visitor(self) -> None:
         """Somebody looks in, wanting something else."""
-        self.S(
-            "Meanwhile ",
-            "At that moment ",
-            "Before anything more was said, ",
-            "Just then ",
-        )
+        self.S("Meanwhile ", "At that moment ", "Before anything more was said, ", "Just then ")
         c = self.person()
         self.w(c.name)
-        self.say(
-            " looked in", " came in", " put a head round the door", " came by"
-        )
-        self.say(
-            " to borrow ",
-            " to ask for ",
-            " to bring back ",
-            " and tried to sell ",
-            " and admired ",
-        )
+        self.say(" looked in", " came in", " put a head round the door", " came by")
+        self.say(" to borrow ", " to ask for ", " to bring back ", " and tried to sell ", " and admired ")
         self.w(self.thing(_CARRIED).a)
-        self.say(
-            ".",
-            " and went away again.",
-            ", but it was the wrong day.",
-            " and was asked to wait.",
-            " and stayed.",
-        )
+        self.say(".", " and went away again.", ", but it was the wrong day.", " and was asked to wait.", " and stayed.")
 
     def walk(self) -> None:
         """What is on the way."""
-        self.S(
-            "The way led through ", "The road goes by ", "It is best to go by "
-        )
+        self.S("The way led through ", "The road goes by ", "It is best to go by ")
         one = self.village()
         self.w(f"{one} and ")
         self.w(self.village(one))
@@ -1130,21 +991,30 @@ class Tale:
         th = self.thing(_CARRIED)
         self.w(th.a)
         self.holds[th.name] = c.name
-        self.say(
-            ".", ", and asked what was going on.", " and did not stop.", ", and was told the whole story.",
-            " under one arm." if th.kind == "goods" else ", still warm.", ", nodded, and was gone.",
-            ", and said that this was nothing new.", ", and stood there for a while.", " and a long face.",
-        )  # fmt: skip
+        if form in _PASSING:
+            self.say(
+                ".",
+                ", and asked what was going on.",
+                " and did not stop.",
+                ", nodded, and was gone.",
+                " under one arm." if th.kind == "goods" else ", still warm.",
+                ", and was told the whole story.",
+                " and a long face.",
+            )
+        else:
+            self.say(
+                ".",
+                ", and said that this was nothing new.",
+                ", waiting for somebody.",
+                " and a long face.",
+                ", and gave advice.",
+                ", and was told the whole story.",
+            )
         self.ask(f"Who had {th.a}?", c.name)
 
     def talk(self) -> None:
         """What the two of them talked about."""
-        self.S(
-            "They talked about ",
-            "There was talk of ",
-            "They spoke of ",
-            "First they had to talk about ",
-        )
+        self.S("They talked about ", "There was talk of ", "They spoke of ", "First they had to talk about ")
         self.topic()
         if self.say(" and ", ", and then about ", ".") != ".":
             self.topic()
@@ -1154,13 +1024,7 @@ class Tale:
         kind = self.pick((0, 1, 2, 3), (0.3, 0.3, 0.2, 0.2))
         if kind < 2:
             named, bad, keep = self.named, self.ban_names, self.ban_things
-            free = [
-                c
-                for c in CHARACTERS
-                if c.name not in named
-                and c.name not in bad
-                and (kind == 1 or c.belonging not in keep)
-            ]
+            free = [c for c in CHARACTERS if c.name not in named and c.name not in bad and (kind == 1 or c.belonging not in keep)]
             c = self.pick(free, said=_name_of)
             self._meet(c)
             self.w(c.name)
@@ -1190,21 +1054,10 @@ class Tale:
         self.S("It was ", "The clock said ", "By the tower clock it was ")
         low, high = self.hours
         self.w(CLOCK[60 * self.number(low, high) + 5 * self.number(0, 11)])
-        self.say(
-            ".",
-            ", or a little later.",
-            ", and the day was not over."
-            if high < 18
-            else ", and nobody was asleep.",
-        )
+        self.say(".", ", or a little later.", ", and the day was not over." if high < 18 else ", and nobody was asleep.")
 
     def table(self) -> None:
-        self.S(
-            "On the table were ",
-            "In the window lay ",
-            "On the step somebody had left ",
-            "On the wall lay ",
-        )
+        self.S("On the table were ", "In the window lay ", "On the step somebody had left ", "On the wall lay ")
         one = self.pick(_NOTHING, said=_itself)
         self.w(one)
         self.w(" and ")
@@ -1220,16 +1073,10 @@ class Tale:
             if self.flip(0.6):
                 self.w(f"On {DAYS[self.day]}")
                 return n
-        self.w(
-            "The next day"
-            if n == 1
-            else f"{_NUMBER[n].capitalize()} days later"
-        )
+        self.w("The next day" if n == 1 else f"{_NUMBER[n].capitalize()} days later")
         return n
 
-    def speak(
-        self, c: Character, *lines: str, other: Character | None = None
-    ) -> str:
+    def speak(self, c: Character, *lines: str, other: Character | None = None) -> str:
         """Direct speech; lines carry no final point, but may carry "?"."""
         he = c.he if other is None or other.he != c.he else c.name
         self.sep()
@@ -1275,15 +1122,7 @@ def _zipf_weights(n: int) -> tuple[float, ...]:
     return tuple(1.0 / (i + 1) for i in range(n))
 
 
-_STARTS = (
-    "On ",
-    "One ",
-    "Early on ",
-    "Late on ",
-    "Last ",
-    "At noon on ",
-    "On the first ",
-)
+_STARTS = ("On ", "One ", "Early on ", "Late on ", "Last ", "At noon on ", "On the first ")
 _NIGHTS = (
     "In the night to ", "Very late on ", "Late on ", "On the night of ",
     "After midnight, on ", "In the middle of the night to ", "Before it was light, on ",
@@ -1296,6 +1135,7 @@ _PART = {
     "Late on ": (17, 19),
     "At noon on ": (12, 12),
 }
+_PASSING = ("Down the road came ", "Past the door went ", "Just then ", "Round the corner came ")
 # Kinds of detail for the open air, the road, a room, and two who talk.
 OUT = ("seen", "went", "clock", "work", "notice", "eats")
 WAY = ("walk", "seen", "went", "notice", "work")
@@ -1341,11 +1181,7 @@ def _ending(t: Tale, a: Character, b: Character) -> None:
         t.S("There was ")
         food = t.thing(FOODS, said=_name_of)
         t.w(food.name)
-        t.say(
-            " for supper.",
-            f" for supper at {a.home}.",
-            ", and not much was left of it.",
-        )
+        t.say(" for supper.", f" for supper at {a.home}.", ", and not much was left of it.")
     elif which == 2:
         t.S(f"{B} put the kettle on.", f"{B} shut the door, and opened it again for the dog.",
             f"{B} never spoke of it again.", f"{B} still tells it.", f"{B} went back to {DOING[b.trade][0]}.",
@@ -1358,12 +1194,7 @@ def _ending(t: Tale, a: Character, b: Character) -> None:
     elif which == 4:
         t.S("Nobody at ")
         t.w(t.village())
-        t.say(
-            " has heard about it yet.",
-            " was surprised.",
-            " knew what to say.",
-            " had seen a thing.",
-        )
+        t.say(" has heard about it yet.", " was surprised.", " knew what to say.", " had seen a thing.")
     else:
         t.S("By then it was ")
         t.say("dark.", "time to feed the hens.", "raining a little." if t.weather in (None, "wind") else "getting late.",
@@ -1379,11 +1210,7 @@ def lent(t: Tale) -> None:
     else:
         plea = t.S('"Could you lend me ', '"I need ', '"I have to borrow ')
         a, th = t.owned(said=_a_of)
-        t.w(
-            f'{th.a}?" asked '
-            if plea == '"Could you lend me '
-            else f'{th.a}," said '
-        )
+        t.w(f'{th.a}?" asked ' if plea == '"Could you lend me ' else f'{th.a}," said ')
     A, x = a.name, th.name
     intro = form == 0
     if intro:
@@ -1392,21 +1219,13 @@ def lent(t: Tale) -> None:
     elif form == 1:
         t.w(f"{A} owns {th.a}")
         t._state(FACT[A, "belonging"])
-        t.say(
-            ", but had lent ",
-            ", and thought nothing of it when lending ",
-            ", and does not like to lend it, but did lend ",
-        )
+        t.say(", but had lent ", ", and thought nothing of it when lending ", ", and does not like to lend it, but did lend ")
     if form < 2:
         t.w(f"{a.his} {x} to " if intro else "it to ")
         b = t.person(near=a)
         B = b.name
         t.first(b, kin=a)
-        t.say(
-            f" so that {b.he} could {USE[x]}.",
-            f" for a day, to {USE[x]}.",
-            f" because {b.he} had to {USE[x]}.",
-        )
+        t.say(f" so that {b.he} could {USE[x]}.", f" for a day, to {USE[x]}.", f" because {b.he} had to {USE[x]}.")
     else:
         b = t.person(near=a)
         B = b.name
@@ -1414,42 +1233,20 @@ def lent(t: Tale) -> None:
         t.w(".")
         t.S(f"It was to {USE[x]}.", f"{_HE[b.he]} wanted to {USE[x]}.")
         t.tell(A, "belonging")
-        t.S(
-            f"{A} took it down from the wall.",
-            f"{A} handed it over.",
-            f'"That depends," said {A}, and gave it to {b.him}.',
-        )
+        t.S(f"{A} took it down from the wall.", f"{A} handed it over.", f'"That depends," said {A}, and gave it to {b.him}.')
     t.give(th, b)
     back = t.pick((0, 1, 2), (0.5, 0.3, 0.2))
     day = ""
     if back == 0:
-        t.S(
-            '"I want it back by ',
-            '"Bring it back on ',
-            '"You may keep it until ',
-        )
+        t.S('"I want it back by ', '"Bring it back on ', '"You may keep it until ')
         day = t.pick(DAYS, said=_itself)
         t.w(f'{day}," said {A}.')
-        t.S(
-            '"Before that,"',
-            '"You shall have it sooner,"',
-            '"Of course,"',
-            f'"{day}, then,"',
-        )
+        t.S('"Before that,"', '"You shall have it sooner,"', '"Of course,"', f'"{day}, then,"')
         t.say(f" said {B}.", f" {b.he if b.he != a.he else B} replied.")
     elif back == 1:
-        t.speak(
-            b,
-            "You will have it back before you miss it",
-            "I shall be careful with it",
-            "It is only for today",
-            other=a,
-        )
+        t.speak(b, "You will have it back before you miss it", "I shall be careful with it", "It is only for today", other=a)
     else:
-        t.S(
-            f"{A} did not say for how long, and {B} did not ask.",
-            "Nothing was said about when.",
-        )
+        t.S(f"{A} did not say for how long, and {B} did not ask.", "Nothing was said about when.")
     t.ask(f"Who borrowed the {x} from {A}?", B)
     t.ask(f"Why did {B} want the {x}?", f"To {USE[x]}", USE[x])
     t.ask(f"Whose {x} was it?", f"{A}'s", A)
@@ -1461,12 +1258,7 @@ def lent(t: Tale) -> None:
     on = t.flip(0.62)
     last = b
     if on:
-        t.S(
-            "But ",
-            f"{B} had hardly begun when ",
-            "That would have been all, but ",
-            "Then ",
-        )
+        t.S("But ", f"{B} had hardly begun when ", "That would have been all, but ", "Then ")
         c = t.person(near=b)
         t.first(c, kin=b)
         t.say(
@@ -1478,9 +1270,7 @@ def lent(t: Tale) -> None:
         t.S(f"{B} ", f"Since {A} was not there to ask, {B} ")
         t.say(
             f"handed over the {x}.",
-            f"let {c.him} have the {x}."
-            if b.he != c.he
-            else f"let {c.name} have the {x}.",
+            f"let {c.him} have the {x}." if b.he != c.he else f"let {c.name} have the {x}.",
             f"gave the {x} to {c.name}.",
         )
         t.give(th, c)
@@ -1500,13 +1290,7 @@ def lent(t: Tale) -> None:
     t.w(f"{b.home} and knocked." if t.flip(0.6) else f"see {B} at {b.home}.")
     t.where[A] = b.home
     t.detail(0.8, *ROOM)
-    t.speak(
-        a,
-        f"I have come for my {x}",
-        f"Where is my {x}?",
-        f"Are you done with my {x}?",
-        other=b,
-    )
+    t.speak(a, f"I have come for my {x}", f"Where is my {x}?", f"Are you done with my {x}?", other=b)
     L = last.name
     if last is b:
         end = t.pick((0, 1, 2), (0.5, 0.3, 0.2))
@@ -1517,46 +1301,24 @@ def lent(t: Tale) -> None:
                 f"It was on the table, wrapped in a cloth. {B} had not used it yet.",
             )
             t.give(th, a)
-            t.S(
-                f"{A} took the {x} home.",
-                f"{A} carried the {x} home under one arm.",
-            )
+            t.S(f"{A} took the {x} home.", f"{A} carried the {x} home under one arm.")
         elif end == 1:
-            t.speak(
-                b,
-                "One more day",
-                "I have not begun",
-                "It is going so well",
-                other=a,
-            )
+            t.speak(b, "One more day", "I have not begun", "It is going so well", other=a)
             t.S(
                 f"{A} sighed and left it there.",
                 f"So {A} went home without it.",
                 f"{A} stayed and helped, and left the {x} where it was.",
             )
         else:
-            t.S(
-                f"{B} had grown fond of it, and it showed.",
-                f"{B} looked so sorry that {A} had to laugh.",
-            )
-            t.speak(
-                a,
-                "Keep it till the spring",
-                "Keep it, then, and lend it to me",
-                "I can always come here to use it",
-                other=b,
-            )
+            t.S(f"{B} had grown fond of it, and it showed.", f"{B} looked so sorry that {A} had to laugh.")
+            t.speak(a, "Keep it till the spring", "Keep it, then, and lend it to me", "I can always come here to use it", other=b)
     else:
         t.S('"', f'{B} went red. "')
         t.say(f"{L} has it", f"I think {L} has it", f"You had better ask {L}")
         t.w(f'," said {B}.')
         if t.tell(L, "home"):
             t.S(f"{A} walked there", f"So {A} went on")
-            t.say(
-                ".",
-                ", and it was not a short walk.",
-                ", talking the whole way.",
-            )
+            t.say(".", ", and it was not a short walk.", ", talking the whole way.")
             t.where[A] = last.home
         end = t.pick((0, 1, 2), (0.5, 0.3, 0.2))
         if end == 0:
@@ -1565,15 +1327,10 @@ def lent(t: Tale) -> None:
                 f"{L} was just washing it, and gave it back",
                 f"{L} had thought it was {B}'s, and gave it back",
             )
-            t.say(
-                ".", f", and {A} was home before dark.", " with a bag of plums."
-            )
+            t.say(".", f", and {A} was home before dark.", " with a bag of plums.")
             t.give(th, a)
         elif end == 1:
-            t.S(
-                f"{L} was up to the elbows in work and had nearly finished.",
-                f"{L} was using it, and using it well.",
-            )
+            t.S(f"{L} was up to the elbows in work and had nearly finished.", f"{L} was using it, and using it well.")
             t.S(
                 f"{A} watched for a while, learned something, and left it there.",
                 f"{A} held the other end, and said that {last.he} might keep it for the week.",
@@ -1586,18 +1343,11 @@ def lent(t: Tale) -> None:
                 f"Through the window {A} could see the {x} on the table.",
             )
     t.ask(f"Who has the {x} at the end?", t.holds[x])
-    t.ask(
-        f"Where did {A} go to ask for the {x}?",
-        f"To {b.home}",
-        b.home,
-        f"at {b.home}",
-    )
+    t.ask(f"Where did {A} go to ask for the {x}?", f"To {b.home}", b.home, f"at {b.home}")
     if last is not b:
         t.ask(f"Who said where the {x} was?", B)
     t.unasked(f"How much had {A} paid for the {x}?")
-    t.info.summary = (
-        f"{A} lent {a.his} {x} to {B}, and at the end {t.holds[x]} had it."
-    )
+    t.info.summary = f"{A} lent {a.his} {x} to {B}, and at the end {t.holds[x]} had it."
     _ending(t, a, b)
 
 
@@ -1629,19 +1379,9 @@ def lost_key(t: Tale) -> None:
         names.append(b.name)
         t.first(b)
         if i == 0:
-            t.say(
-                " was already waiting",
-                " was first in line",
-                " had come early and was sorry now",
-                " was sitting on the step",
-            )
+            t.say(" was already waiting", " was first in line", " had come early and was sorry now", " was sitting on the step")
         else:
-            t.say(
-                " came next",
-                " stood behind",
-                " arrived with a basket",
-                " said that this was always so",
-            )
+            t.say(" came next", " stood behind", " arrived with a basket", " said that this was always so")
         if t.flip(0.35):
             t.say(", with ", ", holding ")
             th = t.thing(_CARRIED)
@@ -1653,17 +1393,11 @@ def lost_key(t: Tale) -> None:
     spots: list[str] = []
     n = t.pick((1, 2, 3), (0.25, 0.45, 0.3))
     for i in range(n):
-        spots.append(
-            t.pick([p for p in _SPOTS if p not in spots], said=_itself)
-        )
+        spots.append(t.pick([p for p in _SPOTS if p not in spots], said=_itself))
         t.w(spots[-1])
         t.w("." if i == n - 1 else ", " if i < n - 2 else " and ")
     if t.flip(0.5):
-        t.S(
-            "There was only ",
-            f"All {A} found was ",
-            f"This is what {A} found: ",
-        )
+        t.S("There was only ", f"All {A} found was ", f"This is what {A} found: ")
         one = t.pick(_NOTHING, said=_itself)
         t.w(one)
         if t.flip(0.5):
@@ -1673,19 +1407,11 @@ def lost_key(t: Tale) -> None:
     t.par(0.7, "seen", "went", "work")
     end = t.pick((0, 1, 2, 3), (0.35, 0.27, 0.2, 0.18))
     if end == 0:
-        t.S(
-            "Then ",
-            "After a while ",
-            f"It was nearly {hour_words(site.opens + 1)} when ",
-        )
+        t.S("Then ", "After a while ", f"It was nearly {hour_words(site.opens + 1)} when ")
         c = t.person(near=a)
         C = c.name
         t.first(c, kin=a)
-        t.say(
-            " came up the road with the key on a string.",
-            " held up a key.",
-            " came out of the next house with the key.",
-        )
+        t.say(" came up the road with the key on a string.", " held up a key.", " came out of the next house with the key.")
         t.speak(
             c,
             "You left it at my house last night",
@@ -1693,41 +1419,26 @@ def lost_key(t: Tale) -> None:
             "It was in my coat, which is to say your coat",
             other=a,
         )
-        t.S(
-            f"{A} remembered.",
-            f"{A} said that this was quite right.",
-            f"{A} put on the coat and did not say much.",
-        )
+        t.S(f"{A} remembered.", f"{A} said that this was quite right.", f"{A} put on the coat and did not say much.")
         t.ask("Who had the key?", C)
-        t.info.summary = (
-            f"{A} could not open {site.name} because {C} had the key."
-        )
+        t.info.summary = f"{A} could not open {site.name} because {C} had the key."
         finder = c
     elif end == 1:
-        t.S(
-            "The key was in the door.",
-            "The key was in the lock, where keys go.",
-        )
+        t.S("The key was in the door.", "The key was in the lock, where keys go.")
         t.S(
             f"It had been there all night, and {site.name} had been open the whole time.",
             "Nobody had tried the handle.",
             f"Anyone could have walked in, and it turned out that {names[0] if names else 'the dog'} had.",
         )
         t.ask("Where was the key?", "In the door", "in the lock")
-        t.info.summary = (
-            f"{A} looked for the key of {site.name}, and it was in the door."
-        )
+        t.info.summary = f"{A} looked for the key of {site.name}, and it was in the door."
         finder = a
     elif end == 2:
         t.S("So ", "In the end ")
         c = t.person(CHILDREN)
         C = c.name
         t.first(c)
-        t.say(
-            " was lifted through the window",
-            " went in by the coal hole",
-            " climbed in over the roof",
-        )
+        t.say(" was lifted through the window", " went in by the coal hole", " climbed in over the roof")
         t.say(
             " and opened from inside.",
             " and came out again with a bun and the news that there was a second key.",
@@ -1735,9 +1446,7 @@ def lost_key(t: Tale) -> None:
         )
         t.ask(f"Who got into {site.name} without the key?", C)
         t.unasked("Who found the key in the end?")
-        t.info.summary = (
-            f"{A} had no key, and {C} got into {site.name} another way."
-        )
+        t.info.summary = f"{A} had no key, and {C} got into {site.name} another way."
         finder = c
     else:
         t.S(
@@ -1780,18 +1489,12 @@ def ferry(t: Tale) -> None:
     t.enter(wren)
     t.detail(0.6, "seen", "clock", "smell")
     t.sep()
-    north = [
-        c for c in ADULTS if PLACE[c.home].bank == "north" and c is not wren
-    ]
+    north = [c for c in ADULTS if PLACE[c.home].bank == "north" and c is not wren]
     south = [c for c in CHARACTERS if PLACE[c.home].bank == "south"]
     a = t.person(north)
     A = a.name
     t.first(a)
-    t.say(
-        " stood at the ferry landing with ",
-        " had come to the ferry landing with ",
-        " waited at the landing, holding ",
-    )
+    t.say(" stood at the ferry landing with ", " had come to the ferry landing with ", " waited at the landing, holding ")
     th = t.thing(FOODS + SMALL_GOODS)
     x = th.name
     t.w(f"{th.a} for ")
@@ -1801,17 +1504,12 @@ def ferry(t: Tale) -> None:
     t.w(".")
     t.where[A] = "the ferry landing"
     t.holds[x] = A
-    t.aside(
-        B, ("home", "birthday", "food") if b.food == x else ("home", "birthday")
-    )
+    t.aside(B, ("home", "birthday", "food") if b.food == x else ("home", "birthday"))
     if t.flip(0.4):
         t.tell("the ferry landing", "keeper")
     t.S('"You could wait," ', '"Not today," ', '"You see how it is," ')
     t.say(
-        "said Wren.",
-        "said Wren, who was reading the water.",
-        "said Wren, and went on bailing.",
-        "said Wren from under the alder.",
+        "said Wren.", "said Wren, who was reading the water.", "said Wren, and went on bailing.", "said Wren from under the alder."
     )
     t.S('"Till when?"', '"How long?"', '"And tomorrow?"')
     t.S(
@@ -1836,11 +1534,7 @@ def ferry(t: Tale) -> None:
             t.S(f"{A} thought about this. Then {A} gave Wren half of the {x}, and they sat on the wall and ate it.",
                 f"At noon they ate the {x}, one end each, and watched a door float by.",
                 f"By two o'clock they were hungry, and the {x} was still there. Then it was not.")  # fmt: skip
-            t.say(
-                f" {B} got a letter instead.",
-                " It was a good one.",
-                " The river went on.",
-            )
+            t.say(f" {B} got a letter instead.", " It was a good one.", " The river went on.")
             t.holds.pop(x)
             t.ask(f"Who ate the {x}?", f"{A} and Wren", f"Wren and {A}")
             t.info.summary = f"The ferry did not run, so {A} and Wren ate the {x} that was meant for {B}."
@@ -1855,9 +1549,7 @@ def ferry(t: Tale) -> None:
                 f'"It will be there before {b.he} knows it is late," she said.',
             )
             t.ask(f"Who has the {x} at the end?", "Wren")
-            t.info.summary = (
-                f"The ferry did not run, so {A} left the {x} for {B} with Wren."
-            )
+            t.info.summary = f"The ferry did not run, so {A} left the {x} for {B} with Wren."
     elif end == 1:
         one, two = PLACE["the ferry landing"].minutes, PLACE[b.home].minutes
         t.S(
@@ -1889,18 +1581,10 @@ def ferry(t: Tale) -> None:
         t.ask(f"Who has the {x} at the end?", B)
         t.info.summary = f"The ferry did not run, so {A} walked round by the bridge to bring {B} the {x}."
     elif end == 2:
-        t.S(
-            "By evening the water had gone down by ",
-            "At five the water was lower by ",
-        )
+        t.S("By evening the water had gone down by ", "At five the water was lower by ")
         n = t.number(2, 9)
         t.w(f"{_NUMBER[n]} marks on the post, and Wren made one trip.")
-        t.ask(
-            "By how many marks did the water go down?",
-            f"{n} marks",
-            _NUMBER[n],
-            str(n),
-        )
+        t.ask("By how many marks did the water go down?", f"{n} marks", _NUMBER[n], str(n))
         t.S(
             f"{B} was standing on the other side with a bag, about to cross to see {A}.",
             f"On the far bank stood {B}, who had waited there all day to come over to {A}.",
@@ -1915,21 +1599,9 @@ def ferry(t: Tale) -> None:
             t.holds[x] = B
         t.info.summary = f"The ferry did not run until the water fell, and then {A} found {B} waiting on the other side."
     else:
-        t.S(
-            f"Then {B} came down to the far bank, and they shouted.",
-            f"On the far bank {B} appeared and shouted something.",
-        )
-        t.S(
-            f'"What?" shouted {A}.',
-            f"{A} heard the word fish, or wish."
-            if x != "fish pie"
-            else f"{A} heard one word in four.",
-        )
-        t.S(
-            f"{B} shouted it again, with arms.",
-            "A tree went by between them.",
-            "The river was louder.",
-        )
+        t.S(f"Then {B} came down to the far bank, and they shouted.", f"On the far bank {B} appeared and shouted something.")
+        t.S(f'"What?" shouted {A}.', f"{A} heard the word fish, or wish." if x != "fish pie" else f"{A} heard one word in four.")
+        t.S(f"{B} shouted it again, with arms.", "A tree went by between them.", "The river was louder.")
         t.S(
             f"{A} held up the {x}, and {B} clapped, and both went home quite pleased.",
             f"After an hour they waved and went home, and {A} had the {x} for another day.",
@@ -1939,11 +1611,7 @@ def ferry(t: Tale) -> None:
         t.info.summary = f"The ferry did not run, and {A} and {B} shouted to each other across the river."
     t.ask("Who keeps the ferry?", "Wren")
     t.unasked(
-        f"How old was the {x}?"
-        if th.kind == "goods"
-        else f"Who baked the {x}?"
-        if x != "smoked trout"
-        else "Who caught the trout?"
+        f"How old was the {x}?" if th.kind == "goods" else f"Who baked the {x}?" if x != "smoked trout" else "Who caught the trout?"
     )
 
 
@@ -1955,11 +1623,7 @@ def birthday(t: Tale) -> None:
         a = t.person()
         A = a.name
         t.first(a)
-        t.say(
-            " wanted a present for ",
-            " needed a birthday present for ",
-            " had forgotten the birthday of ",
-        )
+        t.say(" wanted a present for ", " needed a birthday present for ", " had forgotten the birthday of ")
         b = t.person(near=a)
         B = b.name
         t.first(b, comma=False, kin=a)
@@ -1985,25 +1649,14 @@ def birthday(t: Tale) -> None:
     friend = CHARACTER[b.friend]
     if friend.name not in t.named and t.allowed(friend) and t.flip(0.6):
         C = friend.name
-        t.S(
-            f"{A} asked {C}, who would know.",
-            f"{A} went to ask {C}.",
-            f"{A} met {C} and asked.",
-        )
+        t.S(f"{A} asked {C}, who would know.", f"{A} went to ask {C}.", f"{A} met {C} and asked.")
         t._meet(friend)
         t.tell(B, "friend")
         t.S(f"{C} was ", f"At that hour {C} was ")
         t.small_talk(friend)
         t.w(".")
         t.par()
-        t.speak(
-            friend,
-            "Food",
-            f"{b.food.capitalize()}",
-            f"Give {b.him} something to eat",
-            "Anything but socks",
-            other=a,
-        )
+        t.speak(friend, "Food", f"{b.food.capitalize()}", f"Give {b.him} something to eat", "Anything but socks", other=a)
         t.ask(f"Whom did {A} ask?", C)
     else:
         t.unasked(f"What did {B} wish for?")
@@ -2020,34 +1673,17 @@ def birthday(t: Tale) -> None:
         t.tell(f, "price")
         n = t.number(1, 3)
         total = n * food.price
-        t.S(
-            f"{A} bought ",
-            f"{A} went to {site.name} and bought ",
-            f"So {A} bought ",
-        )
-        t.w(
-            f"{_NUMBER[n] if n > 1 else food.article} {food.plural if n > 1 else f}"
-        )
+        t.S(f"{A} bought ", f"{A} went to {site.name} and bought ", f"So {A} bought ")
+        t.w(f"{_NUMBER[n] if n > 1 else food.article} {food.plural if n > 1 else f}")
         if n > 1:
-            t.say(
-                f" and paid {pence(total)}.",
-                f" for {pence(total)}.",
-                f", which made {pence(total)}.",
-            )
+            t.say(f" and paid {pence(total)}.", f" for {pence(total)}.", f", which made {pence(total)}.")
         else:
             t.say(
                 " and a ribbon to go round it.",
                 " and carried it home like an egg.",
-                f" from {site.keeper}."
-                if t.allowed(CHARACTER[site.keeper])
-                else " and had it wrapped.",
+                f" from {site.keeper}." if t.allowed(CHARACTER[site.keeper]) else " and had it wrapped.",
             )
-        t.ask(
-            f"What did {A} buy?",
-            food.a if n == 1 else f"{_NUMBER[n]} {food.plural}",
-            f,
-            food.plural,
-        )
+        t.ask(f"What did {A} buy?", food.a if n == 1 else f"{_NUMBER[n]} {food.plural}", f, food.plural)
         if n > 1:
             t.ask(f"How much did {A} pay?", pence(total), str(total))
         t.holds[f] = B
@@ -2064,15 +1700,8 @@ def birthday(t: Tale) -> None:
                 f"{_NUMBER[others].capitalize()} people had had the same thought, and there were {_NUMBER[others]} more {food.plural}.",
             )
             all_ = others + n
-            t.S(
-                f"That made {_NUMBER[all_]}.",
-                f"With {A}'s there were {_NUMBER[all_]}.",
-            )
-            t.ask(
-                f"How many {food.plural} were there in the end?",
-                _NUMBER[all_],
-                str(all_),
-            )
+            t.S(f"That made {_NUMBER[all_]}.", f"With {A}'s there were {_NUMBER[all_]}.")
+            t.ask(f"How many {food.plural} were there in the end?", _NUMBER[all_], str(all_))
             t.speak(
                 b,
                 "I shall not have to cook",
@@ -2086,16 +1715,10 @@ def birthday(t: Tale) -> None:
                 "They began at four and finished at nine.",
                 f"{B} ate one, slowly, and gave away the rest.",
             )
-            t.info.summary = (
-                f"{A} bought {B} {f} for the birthday, and so did others."
-            )
+            t.info.summary = f"{A} bought {B} {f} for the birthday, and so did others."
         else:
             it = "it" if n == 1 else "them"
-            t.S(
-                f"{B} looked at {it} for a long time.",
-                f"{B} unwrapped {it} at once.",
-                f"{B} was called to the door.",
-            )
+            t.S(f"{B} looked at {it} for a long time.", f"{B} unwrapped {it} at once.", f"{B} was called to the door.")
             t.speak(
                 b,
                 "Did you bake this?" if n == 1 else "Did you bake these?",
@@ -2106,9 +1729,7 @@ def birthday(t: Tale) -> None:
             )
             t.S(
                 f'"Not all of {it}," said {A}.',
-                f"{A} cut it in two, and not down the middle."
-                if n == 1
-                else f"{A} took the smallest, to be polite.",
+                f"{A} cut it in two, and not down the middle." if n == 1 else f"{A} took the smallest, to be polite.",
                 f"{A} said it was nothing, and could not stop smiling.",
             )
             t.info.summary = f"{A} bought {B} {f} for the birthday."
@@ -2132,12 +1753,7 @@ def birthday(t: Tale) -> None:
             f"{B} was just wrapping one like it, for {A}.",
         )
         t.speak(
-            b,
-            "Now we have two",
-            "Then we shall not need to lend each other one",
-            "One for each hand",
-            "You do like them",
-            other=a,
+            b, "Now we have two", "Then we shall not need to lend each other one", "One for each hand", "You do like them", other=a
         )
         t.holds[x] = B
         t.ask(f"To whom did {A} give the {x}?", f"To {B}", B)
@@ -2158,24 +1774,11 @@ def debt(t: Tale) -> None:
     n = t.number(4, 20)
     t.w(f" {n} pence for ")
     k = t.number(2, 6)
-    goods = t.thing(
-        [g for g in SMALL_GOODS + FOODS if g.name != "pair of boots"],
-        said=lambda g: f"{_NUMBER[k]} {g.plural}",
-    )
+    goods = t.thing([g for g in SMALL_GOODS + FOODS if g.name != "pair of boots"], said=lambda g: f"{_NUMBER[k]} {g.plural}")
     t.w(f"{_NUMBER[k]} {goods.plural}")
-    t.say(
-        ".",
-        " and had not slept well.",
-        ", and meant to pay.",
-        ", since the spring.",
-    )
+    t.say(".", " and had not slept well.", ", and meant to pay.", ", since the spring.")
     t.ask(f"How much did {A} owe {B}?", pence(n), str(n))
-    t.ask(
-        f"For what did {A} owe {B} money?",
-        f"For {_NUMBER[k]} {goods.plural}",
-        goods.plural,
-        f"{_NUMBER[k]} {goods.plural}",
-    )
+    t.ask(f"For what did {A} owe {B} money?", f"For {_NUMBER[k]} {goods.plural}", goods.plural, f"{_NUMBER[k]} {goods.plural}")
     t.aside(B, ("home", "workplace", "manner", "trade"))
     t.detail(0.9, *OUT)
     t.S(f"{A} found {B} ", f"{A} came upon {B} ", f"When {A} came, {B} was ")
@@ -2186,10 +1789,7 @@ def debt(t: Tale) -> None:
     if end == 0:
         less = t.number(1, 3)
         m = n - less
-        t.S(
-            f'"It was {m}," said {B}.',
-            f'"You owe me {m} pence," said {B}, and showed it in writing.',
-        )
+        t.S(f'"It was {m}," said {B}.', f'"You owe me {m} pence," said {B}, and showed it in writing.')
         t.S(f'"It was {n}."', f'"I make it {n}," said {A}.')
         t.S(
             f"Neither would give way. In the end {A} put down {n} pence, and {B} gave back {pence(less)}.",
@@ -2200,29 +1800,14 @@ def debt(t: Tale) -> None:
         t.info.summary = f"{A} owed {B} {n} pence, and {B} said it was {m}."
     elif end == 1:
         t.speak(b, "What debt?", "I had forgotten", "Was that you?", other=a)
-        t.S(
-            f"{A} was a little hurt.",
-            f"{A} told the whole story from the start.",
-            f"{A} had carried it about for a year.",
-        )
-        t.S(
-            f"{B} took the {n} pence, to be kind, and bought ",
-            f"{B} would not take it, so they spent the {n} pence on ",
-        )
+        t.S(f"{A} was a little hurt.", f"{A} told the whole story from the start.", f"{A} had carried it about for a year.")
+        t.S(f"{B} took the {n} pence, to be kind, and bought ", f"{B} would not take it, so they spent the {n} pence on ")
         cheap = [g for g in FOODS if g.price <= n]
         food = t.thing(cheap)
         t.w(f"{food.a} for {pence(food.price)}.")
         if n > food.price:
-            t.S(
-                f"There were {n - food.price} pence left over."
-                if n - food.price > 1
-                else "There was 1 penny left over."
-            )
-            t.ask(
-                "How much was left over?",
-                pence(n - food.price),
-                str(n - food.price),
-            )
+            t.S(f"There were {n - food.price} pence left over." if n - food.price > 1 else "There was 1 penny left over.")
+            t.ask("How much was left over?", pence(n - food.price), str(n - food.price))
         t.ask("What was bought with the money?", food.a, food.name)
         t.info.summary = f"{A} paid {B} {n} pence, which {B} had forgotten."
     elif end == 2:
@@ -2231,42 +1816,26 @@ def debt(t: Tale) -> None:
         t.w(f"{pence(have)}.")
         t.S(
             f"That left {pence(n - have)}.",
-            f"So {pence(n - have)} were still to pay."
-            if n - have > 1
-            else "So 1 penny was still to pay.",
+            f"So {pence(n - have)} were still to pay." if n - have > 1 else "So 1 penny was still to pay.",
         )
-        t.S(
+        how = t.S(
             f'"Pay the rest in work," said {B}.',
             f"{B} pointed at a broom.",
             f'"Can you hold this?" asked {B}.',
         )
-        t.S(
-            f"{A} swept until evening, and was asked to come again.",
-            f"{A} carried water for two hours.",
-            f"{A} held it until supper, and they were even.",
-        )
+        if "broom" in how:
+            t.S(f"{A} swept until evening, and was asked to come again.", f"{A} swept the yard, and the road as well.")
+        elif "hold" in how:
+            t.S(f"{A} held it until supper, and they were even.", f"{A} held it, and then the other one too.")
+        else:
+            t.S(f"{A} carried water for two hours.", f"{A} chopped wood, and stayed to see it burn.")
         t.ask(f"How much money did {A} have?", pence(have), str(have))
         t.ask("How much was still to pay?", pence(n - have), str(n - have))
-        t.info.summary = (
-            f"{A} paid {B} {pence(have)} of {n} and worked for the rest."
-        )
+        t.info.summary = f"{A} paid {B} {pence(have)} of {n} and worked for the rest."
     else:
-        t.speak(
-            b,
-            "But it was I who owed you",
-            "No, no, I owe you",
-            "You have it the wrong way round",
-            other=a,
-        )
-        t.S(
-            f"{B} had the money in a cup on the shelf, counted, with {A}'s name on it.",
-            f"{B} held out {n} pence of {b.his} own.",
-        )
-        t.S(
-            "They looked at each other's money.",
-            "Both sums were right.",
-            "Nobody had written it down.",
-        )
+        t.speak(b, "But it was I who owed you", "No, no, I owe you", "You have it the wrong way round", other=a)
+        t.S(f"{B} had the money in a cup on the shelf, counted, with {A}'s name on it.", f"{B} held out {n} pence of {b.his} own.")
+        t.S("They looked at each other's money.", "Both sums were right.", "Nobody had written it down.")
         t.S(
             f"They bought {goods.plural} with all of it.",
             f"In the end each kept {a.his if a.his == b.his else 'the'} own, and felt richer."
@@ -2275,9 +1844,7 @@ def debt(t: Tale) -> None:
             "So they put it all in the tin for the new lamp.",
         )
         t.unasked(f"Who was right, {A} or {B}?")
-        t.info.summary = (
-            f"{A} came to pay {B} {n} pence, and {B} wanted to pay {A}."
-        )
+        t.info.summary = f"{A} came to pay {B} {n} pence, and {B} wanted to pay {A}."
     t.unasked(f"What is the horse of {B} called?")
     _ending(t, a, b)
 
@@ -2285,19 +1852,10 @@ def debt(t: Tale) -> None:
 def delivery(t: Tale) -> None:
     """Two parcels go to the wrong doors."""
     t.lead()
-    a = t.person(
-        [
-            CHARACTER[n]
-            for n in ("Tansy", "Bess", "Kit", "Gus", "Toby", "Cass", "Tam")
-        ]
-    )
+    a = t.person([CHARACTER[n] for n in ("Tansy", "Bess", "Kit", "Gus", "Toby", "Cass", "Tam")])
     A = a.name
     t.first(a)
-    t.say(
-        " had two parcels: ",
-        " was to deliver two things: ",
-        " carried two parcels through the village: ",
-    )
+    t.say(" had two parcels: ", " was to deliver two things: ", " carried two parcels through the village: ")
     x = t.thing(SMALL_GOODS)
     t.w(f"{x.a} for ")
     b = t.person()
@@ -2335,71 +1893,35 @@ def delivery(t: Tale) -> None:
             if b.home != c.home
             else f"{B} went to {C}'s door, and {C} went to {B}'s."
         )
-        t.S(
-            "They passed each other in the dark.",
-            "Each found the other out.",
-            "They took different roads.",
-        )
-        t.S(
-            "Each left the right parcel on the step.",
-            "Each put the parcel down on the step and went home.",
-        )
+        t.S("They passed each other in the dark.", "Each found the other out.", "They took different roads.")
+        t.S("Each left the right parcel on the step.", "Each put the parcel down on the step and went home.")
         t.holds[x.name], t.holds[y.name] = B, C
-        t.S(
-            "So in the morning all was well.",
-            f"Nobody told {A}.",
-            f"{A} heard of it at the weekend, and went red.",
-        )
+        t.S("So in the morning all was well.", f"Nobody told {A}.", f"{A} heard of it at the weekend, and went red.")
         t.info.summary = f"{A} took two parcels to the wrong doors, and {B} and {C} each brought the other's back."
     elif end == 1:
         t.speak(
-            b,
-            f"I never knew that I needed {y.a}",
-            f"What am I to do with {y.a}?",
-            "I asked for something quite different",
-            other=c,
+            b, f"I never knew that I needed {y.a}", f"What am I to do with {y.a}?", "I asked for something quite different", other=c
         )
         t.S(
             "But it was put to use within the hour.",
             f"By evening {b.he} could not do without it.",
             f"{B} turned it over and found that it was rather good.",
         )
-        t.S(
-            f"{C} thought the same of the {x.name}.",
-            f"{C} had already got used to the {x.name}.",
-        )
-        t.S(
-            "They kept them.",
-            "So it was left as it was.",
-            f"When {A} came to say sorry, nobody knew what for.",
-        )
+        t.S(f"{C} thought the same of the {x.name}.", f"{C} had already got used to the {x.name}.")
+        t.S("They kept them.", "So it was left as it was.", f"When {A} came to say sorry, nobody knew what for.")
         t.info.summary = f"{A} took two parcels to the wrong doors, and {B} and {C} kept them."
     else:
-        t.S(
-            f"{C} came to {A} at once with the {x.name}.",
-            f"{C} sent the {x.name} straight back.",
-        )
+        t.S(f"{C} came to {A} at once with the {x.name}.", f"{C} sent the {x.name} straight back.")
         t.holds[x.name] = B
-        t.S(
-            f"{A} brought it to {B}, and asked for the {y.name}.",
-            f"{A} took it to {B} and said what had happened.",
-        )
+        t.S(f"{A} brought it to {B}, and asked for the {y.name}.", f"{A} took it to {B} and said what had happened.")
         t.speak(
-            b,
-            f"The {y.name}? I have given it to a friend",
-            "I am afraid I have used it",
-            "Come in and have a look at it",
-            other=a,
+            b, f"The {y.name}? I have given it to a friend", "I am afraid I have used it", "Come in and have a look at it", other=a
         )
         t.S(
             f"{A} bought another {y.name}, for {pence(y.price)}, and said nothing to the shop.",
             f"It cost {A} {pence(y.price)} to buy another.",
         )
-        t.ask(
-            f"How much did the second {y.name} cost?",
-            pence(y.price),
-            str(y.price),
-        )
+        t.ask(f"How much did the second {y.name} cost?", pence(y.price), str(y.price))
         t.info.summary = f"{A} took two parcels to the wrong doors and had to buy another {y.name}."
     t.ask(f"Who has the {x.name} at the end?", t.holds[x.name])
     t.unasked("Who sent the parcels?")
@@ -2436,11 +1958,7 @@ _FAULTS = (
 def mended(t: Tale) -> None:
     """A thing is mended; the cause was small."""
     t.lead()
-    pool = (
-        [x for x in LENDABLE if _mender(x).name != x.owner]
-        if t.force is None
-        else LENDABLE
-    )
+    pool = [x for x in LENDABLE if _mender(x).name != x.owner] if t.force is None else LENDABLE
     a, th = t.owned(pool)
     A, x = a.name, th.name
     b = _mender(th)
@@ -2454,9 +1972,7 @@ def mended(t: Tale) -> None:
     t.say(
         f" brought {a.his} {x} to {B} to be mended.",
         f" took the {x}, which no longer worked, to {B}.",
-        f" put a broken {x} on {B}'s table."
-        if not x.startswith("ring")
-        else f" put {th.a} on {B}'s table. It was broken.",
+        f" put a broken {x} on {B}'s table." if not x.startswith("ring") else f" put {th.a} on {B}'s table. It was broken.",
     )
     t.aside(B, ("trade", "workplace", "manner", "home"))
     t.detail(0.9, *ROOM)
@@ -2464,15 +1980,7 @@ def mended(t: Tale) -> None:
         t.S(f"{B} was ", f"At that moment {B} was ")
         t.small_talk(b)
         t.w(".")
-    t.speak(
-        b,
-        "What does it do?",
-        "When did it stop?",
-        "Has it been in water?",
-        "Leave it here",
-        "It looks well enough",
-        other=a,
-    )
+    t.speak(b, "What does it do?", "When did it stop?", "Has it been in water?", "Leave it here", "It looks well enough", other=a)
     t.speak(
         a,
         "Nothing, that is the trouble",
@@ -2484,9 +1992,7 @@ def mended(t: Tale) -> None:
     )
     if t.flip(0.7):
         t.S('"Come back on ', '"It will be ready on ', '"Not before ')
-        day = t.pick(
-            [d for d in DAYS if t.day is None or d != DAYS[t.day]], said=_itself
-        )
+        day = t.pick([d for d in DAYS if t.day is None or d != DAYS[t.day]], said=_itself)
         t.w(f'{day}," said {B}.')
         t.ask("When was it to be ready?", f"On {day}", day)
     else:
@@ -2494,53 +2000,25 @@ def mended(t: Tale) -> None:
     t.holds[x] = B
     t.detail(0.7, *TALK)
     t.par()
-    t.S(
-        f"All that was wrong with the {x} was ",
-        f"{B} looked into it, and there was only ",
-        f"It took {B} a minute to find ",
-    )
+    t.S(f"All that was wrong with the {x} was ", f"{B} looked into it, and there was only ", f"It took {B} a minute to find ")
     fault = t.pick(_FAULTS, said=_itself)
     t.w(fault + ".")
-    t.ask(
-        f"What was wrong with the {x}?",
-        fault.capitalize(),
-        fault,
-        fault.split(" ", 1)[1],
-    )
+    t.ask(f"What was wrong with the {x}?", fault.capitalize(), fault, fault.split(" ", 1)[1])
     end = t.pick((0, 1, 2, 3), (0.34, 0.26, 0.22, 0.18))
     if end == 0:
         n = t.number(2, 9)
-        t.S(
-            f"{B} charged {n} pence.",
-            f'"That is {n} pence," said {B}.',
-            f"The bill was {n} pence.",
-        )
+        t.S(f"{B} charged {n} pence.", f'"That is {n} pence," said {B}.', f"The bill was {n} pence.")
         t.S(f"{A} paid with ", f"{A} gave ")
         coin = t.pick((10, 12, 20))
         t.w(f"{coin} pence")
-        t.say(
-            f" and got {coin - n} back.",
-            f" and had {coin - n} pence change."
-            if coin - n > 1
-            else " and had a penny change.",
-        )
+        t.say(f" and got {coin - n} back.", f" and had {coin - n} pence change." if coin - n > 1 else " and had a penny change.")
         t.ask(f"How much did {B} charge?", f"{n} pence", str(n))
         t.ask(f"How much change did {A} get?", pence(coin - n), str(coin - n))
         t.give(th, a)
         t.info.summary = f"{B} mended {A}'s {x} for {n} pence."
     elif end == 1:
-        t.speak(
-            b,
-            "No charge, for so little",
-            "I cannot ask money for that",
-            "You may pay me in eggs",
-            other=a,
-        )
-        t.S(
-            f"{A} paid all the same.",
-            f"{A} left a cheese on the step that night.",
-            f"{A} told everybody, which was worth more.",
-        )
+        t.speak(b, "No charge, for so little", "I cannot ask money for that", "You may pay me in eggs", other=a)
+        t.S(f"{A} paid all the same.", f"{A} left a cheese on the step that night.", f"{A} told everybody, which was worth more.")
         t.give(th, a)
         t.info.summary = f"{B} mended {A}'s {x} and asked for no money."
         t.unasked(f"How much did the {x} cost when it was new?")
@@ -2551,40 +2029,16 @@ def mended(t: Tale) -> None:
             if t.day is None
             else f"{B} tried it at home, to be sure, for several days.",
         )
-        t.S(
-            f"{A} came to ask and found {B} about to {USE[x]}.",
-            f"When {A} came, {B} was out, to {USE[x]}.",
-        )
-        t.speak(
-            a,
-            "So it works",
-            "It never worked so well for me",
-            "Shall I come back next week?",
-            other=b,
-        )
+        t.S(f"{A} came to ask and found {B} about to {USE[x]}.", f"When {A} came, {B} was out, to {USE[x]}.")
+        t.speak(a, "So it works", "It never worked so well for me", "Shall I come back next week?", other=b)
         t.info.summary = f"{B} mended {A}'s {x} and went on using it."
         t.ask(f"Who has the {x} at the end?", B)
     else:
-        t.S(
-            "Mended, it was not the same.",
-            f"{A} took it home and missed the noise.",
-            f"{A} had got used to doing without.",
-        )
-        t.S(
-            f"After a week {A} put {fault} back in.",
-            f"The next day {A} asked whether {B} had kept {fault}.",
-        )
-        t.speak(
-            b,
-            "That will be two pence",
-            "I can always mend it again",
-            "Everyone says that",
-            other=a,
-        )
+        t.S("Mended, it was not the same.", f"{A} took it home and missed the noise.", f"{A} had got used to doing without.")
+        t.S(f"After a week {A} put {fault} back in.", f"The next day {A} asked whether {B} had kept {fault}.")
+        t.speak(b, "That will be two pence", "I can always mend it again", "Everyone says that", other=a)
         t.give(th, a)
-        t.info.summary = (
-            f"{B} mended {A}'s {x}, and {A} did not like it mended."
-        )
+        t.info.summary = f"{B} mended {A}'s {x}, and {A} did not like it mended."
     t.ask(f"Who mended the {x}?", B)
     t.ask(f"Whose {x} was it?", f"{A}'s", A)
     _ending(t, a, b)
@@ -2644,16 +2098,10 @@ def race(t: Tale) -> None:
         f"{A} was ahead at first, ",
         f"At the first corner {A} led, ",
         f"{A} started before the word was given, ",
-        f"{A} went off like a hare, "
-        if a.species != "hare"
-        else f"{A} went off at once, ",
+        f"{A} went off like a hare, " if a.species != "hare" else f"{A} went off at once, ",
     )
     t.say("then ", "until ", "but ")
-    fallen, ahead = t.pick(
-        ((a, b), (a, c), (b, c), (c, b)),
-        (0.4, 0.3, 0.15, 0.15),
-        said=lambda p: p[0].name,
-    )
+    fallen, ahead = t.pick(((a, b), (a, c), (b, c), (c, b)), (0.4, 0.3, 0.15, 0.15), said=lambda p: p[0].name)
     t.w(fallen.name + " ")
     t.say(*_MISHAPS)
     t.w(".")
@@ -2668,29 +2116,12 @@ def race(t: Tale) -> None:
         f"{third.name} knew a gap in the hedge.",
     )
     win = t.pick((0, 1, 2), (0.5, 0.35, 0.15))
-    first, second, last = (
-        (ahead, third, fallen),
-        (third, ahead, fallen),
-        (fallen, third, ahead),
-    )[win]
+    first, second, last = ((ahead, third, fallen), (third, ahead, fallen), (fallen, third, ahead))[win]
     if win == 2:
-        t.S(
-            f"But {fallen.name} was up again and ran as one runs downhill.",
-            f"Then {fallen.name} came past them both, on a cart.",
-        )
-    t.S(
-        f"{first.name} rang the bell, ",
-        f"The bell was rung by {first.name}, ",
-        f"It was {first.name} who pulled the rope, ",
-    )
-    t.say(
-        f"with {second.name} one step behind",
-        f"{second.name} was second",
-        f"just before {second.name}",
-    )
-    t.say(
-        f", and {last.name} came last.", f", and after a time came {last.name}."
-    )
+        t.S(f"But {fallen.name} was up again and ran as one runs downhill.", f"Then {fallen.name} came past them both, on a cart.")
+    t.S(f"{first.name} rang the bell, ", f"The bell was rung by {first.name}, ", f"It was {first.name} who pulled the rope, ")
+    t.say(f"with {second.name} one step behind", f"{second.name} was second", f"just before {second.name}")
+    t.say(f", and {last.name} came last.", f", and after a time came {last.name}.")
     t.ask("Who won the race?", first.name)
     t.ask("Who came second?", second.name)
     t.ask("Who came last?", last.name)
@@ -2703,10 +2134,7 @@ def race(t: Tale) -> None:
             f"{first.name} cut the {prize.name} in three.",
             f"The {prize.name} was in three parts before anyone had their breath back.",
         )
-        t.S(
-            f"{last.name} got the largest piece, for the story.",
-            "Nobody asked who had which piece.",
-        )
+        t.S(f"{last.name} got the largest piece, for the story.", "Nobody asked who had which piece.")
     elif end == 1:
         t.S(
             "All over the town people came out to see what was on fire.",
@@ -2722,9 +2150,7 @@ def race(t: Tale) -> None:
         if first.food != prize.name:
             t.holds[prize.name] = last.name
             t.ask(f"Who got the {prize.name}?", last.name)
-    t.info.summary = (
-        f"{A}, {B} and {C} ran to the bell from {start}, and {first.name} won."
-    )
+    t.info.summary = f"{A}, {B} and {C} ran to the bell from {start}, and {first.name} won."
 
 
 def recipe(t: Tale) -> None:
@@ -2733,12 +2159,7 @@ def recipe(t: Tale) -> None:
     a = t.person(ADULTS)
     A = a.name
     t.first(a)
-    t.say(
-        " meant to bake ",
-        " had promised to make ",
-        " wanted to make ",
-        " was half way through ",
-    )
+    t.say(" meant to bake ", " had promised to make ", " wanted to make ", " was half way through ")
     f = t.thing([x for x in FOODS if x.name != "smoked trout"])
     x, i = f.name, f.made_of
     t.w(f"{f.a} for ")
@@ -2765,11 +2186,7 @@ def recipe(t: Tale) -> None:
     k = CHARACTER[site.keeper]
     known = not t.allowed(k)
     K = k.name
-    end = (
-        t.pick((0, 1, 2), (0.38, 0.34, 0.28))
-        if not known
-        else t.pick((1, 3), (0.6, 0.4))
-    )
+    end = t.pick((0, 1, 2), (0.38, 0.34, 0.28)) if not known else t.pick((1, 3), (0.6, 0.4))
     t.par()
     if end == 0:
         t.enter(k)
@@ -2778,9 +2195,7 @@ def recipe(t: Tale) -> None:
         t.w(".")
         t.speak(
             k,
-            "How many do you want?"
-            if i not in _MASS_I
-            else "How much do you want?",
+            "How many do you want?" if i not in _MASS_I else "How much do you want?",
             "You are the third today",
             f"For {B}?",
             "What is it for?",
@@ -2788,10 +2203,7 @@ def recipe(t: Tale) -> None:
         )
         n = t.number(2, 9)
         t.detail(0.8, *TALK, "stock", "table")
-        t.S(
-            f"{A} came away with {n} pounds.",
-            f"{A} got {n} pounds, and a taste of something else.",
-        )
+        t.S(f"{A} came away with {n} pounds.", f"{A} got {n} pounds, and a taste of something else.")
         t.ask(f"How many pounds of {i} did {A} get?", f"{n} pounds", str(n))
         t.S(
             f"Within the hour the {x} was in the oven, and {B} was at the door.",
@@ -2799,9 +2211,7 @@ def recipe(t: Tale) -> None:
             f"{B} ate it in silence, which was praise.",
         )
         t.holds[x] = B
-        t.info.summary = (
-            f"{A} fetched {i} from {site.name} and made {f.a} for {B}."
-        )
+        t.info.summary = f"{A} fetched {i} from {site.name} and made {f.a} for {B}."
         t.ask(f"From whom did {A} get the {i}?", f"From {K}", K)
     elif end in (1, 3):
         t.S(
@@ -2809,19 +2219,8 @@ def recipe(t: Tale) -> None:
             f"There was a note on the door: {i} again next week.",
             f"They had sold the last {i} an hour before.",
         )
-        t.S(
-            f"On the way back {A} was given some ",
-            f"At home {A} still had some ",
-            f"A neighbour lent {A} some ",
-        )
-        other = t.thing(
-            [
-                g
-                for g in FOODS
-                if g.name.split()[-1] == x.split()[-1] and g.name != x
-            ],
-            said=lambda g: g.made_of,
-        )
+        t.S(f"On the way back {A} was given some ", f"At home {A} still had some ", f"A neighbour lent {A} some ")
+        other = t.thing([g for g in FOODS if g.name.split()[-1] == x.split()[-1] and g.name != x], said=lambda g: g.made_of)
         j = other.made_of
         t.w(f"{j}.")
         t.S(f"So it became {other.a}.", f"It was {other.a}, then.")
@@ -2834,44 +2233,25 @@ def recipe(t: Tale) -> None:
             f"I had hoped for {other.name}",
             other=a,
         )
-        t.S(
-            f"{A} said nothing.",
-            f"{A} cut another piece.",
-            f"{A} has made it so ever since.",
-        )
+        t.S(f"{A} said nothing.", f"{A} cut another piece.", f"{A} has made it so ever since.")
         t.holds[other.name] = B
         t.info.summary = f"{A} had no {i} and made {other.a} instead of {f.a}."
     else:
         t.enter(k)
-        t.S(
-            f"{K} had just one basket left, and two people wanted it.",
-            f"There was somebody before {A}, talking to {K}.",
-        )
+        t.S(f"{K} had just one basket left, and two people wanted it.", f"There was somebody before {A}, talking to {K}.")
         t.sep()
         c = t.person()
         C = c.name
         t.first(c)
-        t.say(
-            f" was making {f.a} too.",
-            f" needed {i} as well.",
-            f" had come for the last {i}.",
-        )
-        t.speak(
-            k,
-            "Then make one together",
-            "I shall give each of you half",
-            "Toss a coin",
-            other=a,
-        )
+        t.say(f" was making {f.a} too.", f" needed {i} as well.", f" had come for the last {i}.")
+        t.speak(k, "Then make one together", "I shall give each of you half", "Toss a coin", other=a)
         t.S(
             f"They baked it at {c.home} and took it to {B}, who had eaten.",
             f"It was the largest {x} ever seen at {c.home}.",
             "They made one with two names on it.",
         )
         t.ask(f"Who else wanted the {i}?", C)
-        t.info.summary = (
-            f"{A} and {C} both wanted the last {i} and made one {x}."
-        )
+        t.info.summary = f"{A} and {C} both wanted the last {i} and made one {x}."
     t.ask(f"For whom was the {x} meant?", f"For {B}", B)
     t.unasked(f"How long did the {x} stay in the oven?")
 
@@ -2922,15 +2302,9 @@ def purse(t: Tale) -> None:
             f' said, "Mine held {m_words}."',
             f" asked for it, and guessed {m_words}.",
         )
-        t.S(
-            f'"No," said {A}.',
-            f"{A} shook {a.his} head.",
-            "It was not that one, then.",
-        )
+        t.S(f'"No," said {A}.', f"{A} shook {a.his} head.", "It was not that one, then.")
         t.ask(f"How much did {b.name} say was in the purse?", m_words, str(m))
-    t.S("Then came ", "The next was ", "At last there was ") if wrong else t.S(
-        "The first to come was ", "Within the hour came "
-    )
+    t.S("Then came ", "The next was ", "At last there was ") if wrong else t.S("The first to come was ", "Within the hour came ")
     c = t.person(near=a)
     C = c.name
     t.first(c, comma=False, kin=a)
@@ -2938,25 +2312,14 @@ def purse(t: Tale) -> None:
     end = t.pick((0, 1, 2), (0.45, 0.3, 0.25))
     if end == 0:
         t.S(f'"{n} pence," said {C}', f"{C} knew it to the penny")
-        t.say(
-            ", and held out a hand.",
-            " without stopping to think.",
-            ", and had the string it was tied with.",
-        )
+        t.say(", and held out a hand.", " without stopping to think.", ", and had the string it was tied with.")
         t.S(f"{C} gave {A} ", f"For finding it, {A} got ", f"{A} was given ")
         r = t.number(1, 4)
         t.w(f"{pence(r)}.")
-        t.S(
-            f"That left {n - r}.",
-            f"So {C} went home with {n - r}."
-            if n - r > 1
-            else f"That left {n - r}.",
-        )
+        t.S(f"That left {n - r}.", f"So {C} went home with {n - r}." if n - r > 1 else f"That left {n - r}.")
         t.ask(f"What did {A} get for finding the purse?", pence(r), str(r))
         t.ask(f"How much did {C} have left?", pence(n - r), str(n - r))
-        t.info.summary = (
-            f"{A} found a {colour} purse with {n} pence, and it was {C}'s."
-        )
+        t.info.summary = f"{A} found a {colour} purse with {n} pence, and it was {C}'s."
     elif end == 1:
         t.speak(
             c,
@@ -2966,10 +2329,7 @@ def purse(t: Tale) -> None:
             "I lost that one last year",
             other=a,
         )
-        t.S(
-            f"{A} gave it back, and the money too.",
-            f"{A} emptied it out and handed it over, then handed over the rest.",
-        )
+        t.S(f"{A} gave it back, and the money too.", f"{A} emptied it out and handed it over, then handed over the rest.")
         t.unasked("Who made the purse?")
         t.info.summary = f"{A} found a {colour} purse and gave it back to {C}."
     else:
@@ -2978,22 +2338,10 @@ def purse(t: Tale) -> None:
             f"{C} had laid it there on purpose, to see who was honest.",
             f"It was {C}'s, but the money was not.",
         )
-        t.S(
-            "It was meant for whoever swept the steps.",
-            "It was the bell money.",
-            "It was to pay for the new pump.",
-        )
-        t.S(
-            f"{A} put it back where it had been.",
-            f"{A} added a penny.",
-            f"They put it back together, {colour} side up.",
-        )
-        t.info.summary = (
-            f"{A} found a {colour} purse that {C} had left at {place}."
-        )
-    t.ask("Whose purse was it?", f"{C}'s", C) if end < 2 else t.unasked(
-        "Who got the money in the end?"
-    )
+        t.S("It was meant for whoever swept the steps.", "It was the bell money.", "It was to pay for the new pump.")
+        t.S(f"{A} put it back where it had been.", f"{A} added a penny.", f"They put it back together, {colour} side up.")
+        t.info.summary = f"{A} found a {colour} purse that {C} had left at {place}."
+    t.ask("Whose purse was it?", f"{C}'s", C) if end < 2 else t.unasked("Who got the money in the end?")
     _ending(t, a, c)
 
 
@@ -3011,17 +2359,9 @@ def wrong_letter(t: Tale) -> None:
     t.w(f"{a.him}.")
     t.S("The name on it began with ", "It was for somebody with ")
     t.w(f"{A[0]}, and the rest ")
-    t.say(
-        "was a blot.",
-        "had got wet.",
-        "might have been anything.",
-        "could have been a map.",
-    )
+    t.say("was a blot.", "had got wet.", "might have been anything.", "could have been a map.")
     if t.flip(0.5):
-        t.S(
-            "The address had been copied out at the post office.",
-            "At the post office somebody had written it out again.",
-        )
+        t.S("The address had been copied out at the post office.", "At the post office somebody had written it out again.")
         if t.allowed(CHARACTER["Hob"]):
             t._meet(CHARACTER["Hob"])
             t.tell("Hob", "manner")
@@ -3047,8 +2387,8 @@ def wrong_letter(t: Tale) -> None:
     t.ask("For which day was the invitation?", f"For {day}", day, f"on {day}")
     t.par(0.9, *OUT)
     t.tell(C, "home")
-    end = t.pick((0, 1, 2), (0.4, 0.35, 0.25))
-    others = [o for o in CHARACTERS if o.name[0] == A[0]]
+    others = [o for o in CHARACTERS if o.name[0] == A[0] and t.allowed(o)]
+    end = t.pick((0, 1, 2), (0.4, 0.35, 0.25)) if others else 2
     if end == 0:
         t.S(
             f"{A} went. It was {food.name}, after all.",
@@ -3056,26 +2396,13 @@ def wrong_letter(t: Tale) -> None:
             f"{A} bought {th.a} and went to {c.home}.",
         )
         t.detail(0.7, *WAY)
-        t.S(
-            f"{C} opened the door and looked past {a.him}.",
-            f"{C} said nothing for a while.",
-        )
-        t.S(
-            "The one who should have come was ",
-            "The letter had been for ",
-            "There was a place laid for ",
-        )
-        b = t.person(others)
+        t.S(f"{C} opened the door and looked past {a.him}.", f"{C} said nothing for a while.")
+        t.S("The one who should have come was ", "The letter had been for ", "There was a place laid for ")
+        b = t.person([o for o in others if o.name not in t.named] or CHARACTERS)
         B = b.name
         t.first(b, comma=False)
         t.w(".")
-        t.speak(
-            c,
-            "Well, you have the right thing with you",
-            "Sit down all the same",
-            "I never see you otherwise",
-            other=a,
-        )
+        t.speak(c, "Well, you have the right thing with you", "Sit down all the same", "I never see you otherwise", other=a)
         t.detail(0.8, *ROOM)
         t.S(
             "It was a pleasant evening.",
@@ -3091,13 +2418,7 @@ def wrong_letter(t: Tale) -> None:
         B = b.name
         t.first(b, comma=False)
         t.w(".")
-        t.speak(
-            b,
-            "I have one for you",
-            "So that is where it went",
-            f"Does it say {food.name}?",
-            other=a,
-        )
+        t.speak(b, "I have one for you", "So that is where it went", f"Does it say {food.name}?", other=a)
         t.detail(0.9, *TALK)
         t.S(
             f"They swapped, and both went to {C} on {day}.",
@@ -3105,14 +2426,9 @@ def wrong_letter(t: Tale) -> None:
             f"{B} read it twice and said that {A} had better come too.",
         )
         t.ask("For whom was the letter meant?", f"For {B}", B)
-        t.info.summary = (
-            f"{A} got a letter that was meant for {B} and took it there."
-        )
+        t.info.summary = f"{A} got a letter that was meant for {B} and took it there."
     else:
-        t.S(
-            f"{A} wrote back that there must be a mistake.",
-            f"{A} sent it back with a note.",
-        )
+        t.S(f"{A} wrote back that there must be a mistake.", f"{A} sent it back with a note.")
         t.S(
             "The answer took three days: there was none.",
             f"{C} wrote again: it was for {A}, and there was no mistake.",
@@ -3123,9 +2439,7 @@ def wrong_letter(t: Tale) -> None:
             f"By then {day} was over, and the {food.name} was gone.",
         )
         t.unasked(f"What did {A} say to {C} when they met?")
-        t.info.summary = (
-            f"{A} got a letter from {C} and thought that it was a mistake."
-        )
+        t.info.summary = f"{A} got a letter from {C} and thought that it was a mistake."
     t.unasked("What colour was the paper of the letter?")
 
 
@@ -3140,18 +2454,10 @@ def stuck_cart(t: Tale) -> None:
         " had got a cart stuck, full of ",
         " sat on a cart that did not move. It was loaded with ",
     )
-    load = t.pick(
-        [g for g in CART_GOODS if g.name not in t.ban_things],
-        said=lambda g: g.plural,
-    )
+    load = t.pick([g for g in CART_GOODS if g.name not in t.ban_things], said=lambda g: g.plural)
     t.use(load)
     t.w(load.plural)
-    t.say(
-        ". That was on the road to ",
-        ", on the way to ",
-        ". The road was the one to ",
-        ", half a mile from ",
-    )
+    t.say(". That was on the road to ", ", on the way to ", ". The road was the one to ", ", half a mile from ")
     place = t.village()
     t.w(place + ".")
     t.ask("What was on the cart?", load.plural.capitalize(), load.plural)
@@ -3162,9 +2468,7 @@ def stuck_cart(t: Tale) -> None:
     n = t.pick((2, 3, 4), (0.35, 0.4, 0.25))
     names = []
     for i in range(n):
-        t.S("First came ", "The first to stop was ") if i == 0 else t.S(
-            "Then ", "After that ", "Next "
-        )
+        t.S("First came ", "The first to stop was ") if i == 0 else t.S("Then ", "After that ", "Next ")
         c = t.person()
         names.append(c.name)
         t.first(c, comma=i > 0, plain=0.45)
@@ -3214,9 +2518,7 @@ def stuck_cart(t: Tale) -> None:
             "Nobody answered. They unloaded it, and one push was enough.",
         )
         t.ask("Who had the idea to unload the cart?", K)
-        t.info.summary = (
-            f"{A}'s cart was stuck, and {K} told them to unload it."
-        )
+        t.info.summary = f"{A}'s cart was stuck, and {K} told them to unload it."
     elif end == 1:
         t.S(
             f"By the time it was out, {A} had forgotten where it was going.",
@@ -3224,17 +2526,11 @@ def stuck_cart(t: Tale) -> None:
             f"It came free and ran back down the hill as far as {names[0]}'s hat.",
         )
         t.S(
-            f"{A} gave each of them one of the {load.plural}.",
-            "Each got something from the cart for it.",
-        ) if not load.heavy else t.S(
-            f"{A} promised them all a drink.", f"{A} thanked each by name."
-        )
+            f"{A} gave each of them one of the {load.plural}.", "Each got something from the cart for it."
+        ) if not load.heavy else t.S(f"{A} promised them all a drink.", f"{A} thanked each by name.")
         t.info.summary = f"{A}'s cart was stuck, and {n} helped to push it out."
     else:
-        t.S(
-            "They gave up and sat down on the load.",
-            "In the end they left it there until the road dried.",
-        )
+        t.S("They gave up and sat down on the load.", "In the end they left it there until the road dried.")
         t.S(
             f"That day the {load.plural} were sold from the roadside, and sold well.",
             f"People came from {place} to look, and bought {load.plural}.",
@@ -3250,16 +2546,10 @@ def swap(t: Tale) -> None:
     a = t.person()
     A = a.name
     t.first(a)
-    t.say(
-        " went to the market hall with ",
-        " took to the market ",
-        " had no use for ",
-    )
+    t.say(" went to the market hall with ", " took to the market ", " had no use for ")
     x = t.thing(SMALL_GOODS + FOODS)
     t.w(x.a)
-    t.say(
-        ".", " and no money.", ", and hoped to change it.", ", and was early."
-    )
+    t.say(".", " and no money.", ", and hoped to change it.", ", and was early.")
     start, have = x, x
     t.where[A] = "the market hall"
     if t.flip(0.35):
@@ -3283,25 +2573,14 @@ def swap(t: Tale) -> None:
         t.holds[y.name] = A
         t.ask(f"What did {B} give for the {have.name}?", y.a, y.name)
         if t.flip(0.35):
-            t.speak(
-                a,
-                "It is worth more",
-                "Done",
-                "I have always wanted one",
-                f"Is that the price of {y.a}?",
-                "Why not",
-                other=b,
-            )
+            t.speak(a, "It is worth more", "Done", "I have always wanted one", f"Is that the price of {y.a}?", "Why not", other=b)
         elif t.flip(0.3):
             t.tell(y.name, "price")
         have = y
     t.par(0.7, "seen", "clock", "work", "smell")
     end = t.pick((0, 1, 2, 3), (0.35, 0.25, 0.22, 0.18))
     if end == 0:
-        t.S(
-            f"So {A} came home with the {have.name}.",
-            f"With the {have.name} under one arm, {A} went home to {a.home}.",
-        )
+        t.S(f"So {A} came home with the {have.name}.", f"With the {have.name} under one arm, {A} went home to {a.home}.")
         more = have.price - start.price
         t.S(
             f"It was worth {pence(more)} more than the {start.name}."
@@ -3315,21 +2594,11 @@ def swap(t: Tale) -> None:
         t.S(f"In the end {A} saw ", f"Going out, {A} met ")
         c = t.person(near=a)
         t.first(c, kin=a)
-        t.say(
-            f" and gave the {have.name} away.",
-            f" and gave {c.him} the {have.name}, for nothing.",
-        )
+        t.say(f" and gave the {have.name} away.", f" and gave {c.him} the {have.name}, for nothing.")
         t.holds[have.name] = c.name
-        t.S(
-            "It was the best swap of the day.",
-            f"{c.name} is still surprised.",
-            f"That was that, and {A} had both hands free.",
-        )
+        t.S("It was the best swap of the day.", f"{c.name} is still surprised.", f"That was that, and {A} had both hands free.")
     elif end == 2:
-        t.S(
-            f"But {A} missed the {start.name}.",
-            f"On the way home {A} thought of the {start.name}.",
-        )
+        t.S(f"But {A} missed the {start.name}.", f"On the way home {A} thought of the {start.name}.")
         first_holder = t.holds[start.name]
         t.S(
             f"{first_holder} would not give it back, even for the {have.name}.",
@@ -3339,24 +2608,12 @@ def swap(t: Tale) -> None:
             else f"{first_holder} let {A} look at it.",
         )
     else:
-        t.S(
-            f"{A} was asked what it had all been for.",
-            f"At home they asked where the {start.name} was.",
-        )
-        t.S(
-            f'"I have {have.a} now," said {A}.',
-            f"{A} put the {have.name} on the table and went to bed.",
-        )
+        t.S(f"{A} was asked what it had all been for.", f"At home they asked where the {start.name} was.")
+        t.S(f'"I have {have.a} now," said {A}.', f"{A} put the {have.name} on the table and went to bed.")
     t.ask(f"Who has the {have.name} at the end?", t.holds[have.name])
     t.ask(f"Who has the {start.name} at the end?", t.holds[start.name])
     t.ask(f"What did {A} bring to the market?", start.a, start.name)
-    t.ask(
-        "How many times did " + A + " swap?",
-        f"{_NUMBER[n]} times",
-        str(n),
-        _NUMBER[n],
-        "twice" if n == 2 else f"{n} times",
-    )
+    t.ask("How many times did " + A + " swap?", f"{_NUMBER[n]} times", str(n), _NUMBER[n], "twice" if n == 2 else f"{n} times")
     t.unasked(f"What did {A} pay for the {start.name}?")
     t.info.summary = f"{A} came to the market with {start.a} and swapped it {n} times, last for {have.a}."
 
@@ -3400,11 +2657,7 @@ def hidden(t: Tale) -> None:
     t.w(" ")
     one = t.pick(_HIDING, said=_itself)
     t.w(one)
-    t.say(
-        ". It was a present for ",
-        ", where it was safe from ",
-        ", as a surprise for ",
-    )
+    t.say(". It was a present for ", ", where it was safe from ", ", as a surprise for ")
     force, t.force = t.force, None
     b = t.person(near=a)
     B = b.name
@@ -3412,12 +2665,7 @@ def hidden(t: Tale) -> None:
     t.w(".")
     t.where[x] = one
     t.tell(B, "birthday") if t.flip(0.4) else None
-    t.S(
-        "Nobody else knew.",
-        f"{A} told nobody.",
-        f"{A} whistled all day.",
-        "Only the dog had seen it.",
-    )
+    t.S("Nobody else knew.", f"{A} told nobody.", f"{A} whistled all day.", "Only the dog had seen it.")
     t.detail(0.8, "smell", "table", "seen", "work", "went")
     moved = t.flip(0.75)
     two = one
@@ -3427,18 +2675,9 @@ def hidden(t: Tale) -> None:
         c = t.person(near=a)
         C = c.name
         t.first(c, kin=a)
-        t.say(
-            " came to clean",
-            " looked for a broom",
-            " was looking for the scissors",
-            " came in to shelter",
-        )
+        t.say(" came to clean", " looked for a broom", " was looking for the scissors", " came in to shelter")
         t.say(f" and found the {x}.", f", saw the {x}, and shook {c.his} head.")
-        t.S(
-            f"{C} put it ",
-            f"{C} thought it was lost and put it ",
-            f"To be tidy, {C} moved it ",
-        )
+        t.S(f"{C} put it ", f"{C} thought it was lost and put it ", f"To be tidy, {C} moved it ")
         two = t.pick([h for h in _HIDING if h != one], said=_itself)
         t.w(two + ".")
         t.where[x] = two
@@ -3456,29 +2695,16 @@ def hidden(t: Tale) -> None:
         t.detail(0.8, *ROOM)
         end = t.pick((0, 1, 2), (0.4, 0.35, 0.25))
         if end == 0:
-            t.speak(
-                a,
-                "Who has been here?",
-                "It had legs, then",
-                "I am getting old",
-                other=b,
-            )
+            t.speak(a, "Who has been here?", "It had legs, then", "I am getting old", other=b)
             t.S(f"{A} gave {B} ", f"So {B} got ", f"{B} was given ")
             y = t.thing(SMALL_GOODS)
             t.w(f"{y.a} instead")
-            t.say(
-                f", and in the spring the {x} came to light {two}.",
-                f". The {x} is still {two}.",
-            )
+            t.say(f", and in the spring the {x} came to light {two}.", f". The {x} is still {two}.")
             t.holds[y.name] = B
             t.ask(f"What did {B} get in the end?", y.a, y.name)
         elif end == 1:
             t.S(f"{C} had come back for {c.his} hat.", f"{C} was just passing.")
-            t.S(
-                "The two of them turned red at the same time.",
-                "It all came out.",
-                f"They went and looked {two} together.",
-            )
+            t.S("The two of them turned red at the same time.", "It all came out.", f"They went and looked {two} together.")
             t.S(
                 f"{B} stood in the door and had heard everything.",
                 f"{B} got the {x} an hour late, wrapped in a cloth.",
@@ -3486,45 +2712,20 @@ def hidden(t: Tale) -> None:
             )
             t.holds[x] = B
         else:
-            t.S(
-                f"{B} had found it by then, {two}, and thought nothing of it.",
-                f"{B} was sitting in the kitchen with the {x}.",
-            )
-            t.speak(
-                b,
-                "Look what somebody threw away",
-                "Whose is this?",
-                "I found it and thought of you",
-                other=a,
-            )
+            t.S(f"{B} had found it by then, {two}, and thought nothing of it.", f"{B} was sitting in the kitchen with the {x}.")
+            t.speak(b, "Look what somebody threw away", "Whose is this?", "I found it and thought of you", other=a)
             t.S(f'"Yours," said {A}.', f"{A} had to sit down.")
             t.holds[x] = B
     else:
-        t.S(
-            f"{B} found it the same evening.",
-            f"{B} had known for a week.",
-            f"{B} looked {one} first.",
-        )
-        t.speak(
-            b,
-            "You always hide things there",
-            "I was looking for a spoon",
-            "You whistle when you hide things",
-            other=a,
-        )
-        t.S(
-            f"{A} had to laugh.",
-            f"{A} hides things elsewhere now.",
-            f"So it was a surprise for {A}.",
-        )
+        t.S(f"{B} found it the same evening.", f"{B} had known for a week.", f"{B} looked {one} first.")
+        t.speak(b, "You always hide things there", "I was looking for a spoon", "You whistle when you hide things", other=a)
+        t.S(f"{A} had to laugh.", f"{A} hides things elsewhere now.", f"So it was a surprise for {A}.")
         t.holds[x] = B
         t.ask(f"Who found the {x}?", B)
     t.ask(f"Where did {A} hide the {x}?", one.capitalize(), one)
     t.ask(f"For whom was the {x}?", f"For {B}", B)
     t.unasked(f"Where did {A} buy the {x}?")
-    t.info.summary = f"{A} hid {th.a} {one} for {B}" + (
-        f", and {c.name} moved it." if c else ", who found it."
-    )
+    t.info.summary = f"{A} hid {th.a} {one} for {B}" + (f", and {c.name} moved it." if c else ", who found it.")
     t.force = force
 
 
@@ -3541,9 +2742,7 @@ def snow(t: Tale) -> None:
     """A visit is paid in deep snow."""
     t.weather = "snow"
     t.S(*_SNOW)
-    t.say(
-        ".", ", and nobody was on the road.", ", but the bell rang as always."
-    )
+    t.say(".", ", and nobody was on the road.", ", but the bell rang as always.")
     t.sep()
     a = t.person(ADULTS)
     A = a.name
@@ -3560,17 +2759,10 @@ def snow(t: Tale) -> None:
     t.w(".")
     t.tell(B, "home")
     usual = walk_minutes(a.home, b.home)
-    t.S(
-        f"On a dry road it is {span(usual)} from {a.home}.",
-        f"From {a.home} one walks {span(usual)}.",
-    )
+    t.S(f"On a dry road it is {span(usual)} from {a.home}.", f"From {a.home} one walks {span(usual)}.")
     t.ask(f"How long is the walk from {a.home} to {b.home}?", span(usual))
     times = t.pick((2, 3), (0.7, 0.3))
-    t.S(
-        "That day it took twice as long."
-        if times == 2
-        else "That day it took three times as long."
-    )
+    t.S("That day it took twice as long." if times == 2 else "That day it took three times as long.")
     t.ask("How long did the walk take in the snow?", span(usual * times))
     t.S(f"{A} carried ", "In the bag was ", f"{A} had packed ")
     th = t.thing(FOODS + SMALL_GOODS)
@@ -3582,10 +2774,7 @@ def snow(t: Tale) -> None:
     t.par()
     end = t.pick((0, 1, 2, 3), (0.32, 0.26, 0.22, 0.2))
     if end == 0:
-        t.S(
-            f"{B} opened the door with a shovel in one hand.",
-            f"Smoke was coming from {B}'s chimney, and {B} was at the window.",
-        )
+        t.S(f"{B} opened the door with a shovel in one hand.", f"Smoke was coming from {B}'s chimney, and {B} was at the window.")
         t.speak(
             b,
             "You must have wanted something very much",
@@ -3595,25 +2784,16 @@ def snow(t: Tale) -> None:
             other=a,
         )
         t.detail(0.8, "smell", "table", "stock", "talk")
-        t.S(
-            f"{A} had forgotten what it was.",
-            f'"Only to ask how you were," said {A}.',
-            f"{A} pointed at the {x}.",
-        )
+        t.S(f"{A} had forgotten what it was.", f'"Only to ask how you were," said {A}.', f"{A} pointed at the {x}.")
         t.holds[x] = B
         t.S(f"{A} stayed ", f"It snowed on, and {A} stayed ")
         n = t.number(2, 6)
         t.w(f"{_NUMBER[n]} days.")
         t.ask(f"How long did {A} stay?", f"{_NUMBER[n]} days", f"{n} days")
         t.where[A] = b.home
-        t.info.summary = (
-            f"{A} walked through the snow to see {B} and stayed {n} days."
-        )
+        t.info.summary = f"{A} walked through the snow to see {B} and stayed {n} days."
     elif end == 1:
-        t.S(
-            f"Half way, somebody came towards {a.him} with a lamp.",
-            "At the half-way stone stood a white shape.",
-        )
+        t.S(f"Half way, somebody came towards {a.him} with a lamp.", "At the half-way stone stood a white shape.")
         t.S(f"It was {B}, on the way to {a.home}.")
         t.detail(0.7, "talk", "remember")
         t.S(
@@ -3624,54 +2804,25 @@ def snow(t: Tale) -> None:
             "Each had wanted to see if the other was all right. Each was.",
         )
         t.ask(f"Where did {A} meet {B}?", "Half way", "on the road", "half-way")
-        t.info.summary = (
-            f"{A} set out through the snow to see {B}, and they met half way."
-        )
+        t.info.summary = f"{A} set out through the snow to see {B}, and they met half way."
     elif end == 2:
-        t.S(
-            f"At {b.home} the door was open and nobody was in.",
-            f"{B} was not at home.",
-        )
-        t.S(
-            f"A note said: gone to see {A}.",
-            f"On the table lay a note: at {A}'s, back when it melts.",
-        )
+        t.S(f"At {b.home} the door was open and nobody was in.", f"{B} was not at home.")
+        t.S(f"A note said: gone to see {A}.", f"On the table lay a note: at {A}'s, back when it melts.")
         t.detail(0.8, "smell", "table", "stock", "clock")
         t.S(
             f"{A} lit the stove and waited in {B}'s chair, and {B}, at {a.home}, did the same.",
             f"So {A} fed the hens, made the bed, and put the {x} where it would be found.",
         )
-        t.ask(
-            f"Where was {B}?",
-            f"At {A}'s",
-            a.home,
-            f"at {a.home}",
-            f"gone to see {A}",
-        )
-        t.info.summary = (
-            f"{A} walked through the snow to see {B}, who had gone to see {A}."
-        )
+        t.ask(f"Where was {B}?", f"At {A}'s", a.home, f"at {a.home}", f"gone to see {A}")
+        t.info.summary = f"{A} walked through the snow to see {B}, who had gone to see {A}."
     else:
-        t.S(
-            f"After a mile {A} was wet to the knees.",
-            "Then the road was gone.",
-            "At the last house the tracks stopped.",
-        )
-        t.S(
-            "A door opened, and there stood ",
-            "Out of the first lit window looked ",
-        )
+        t.S(f"After a mile {A} was wet to the knees.", "Then the road was gone.", "At the last house the tracks stopped.")
+        t.S("A door opened, and there stood ", "Out of the first lit window looked ")
         c = t.person()
         C = c.name
         t.first(c, comma=False)
         t.w(".")
-        t.speak(
-            c,
-            "You will not get there tonight",
-            "In with you",
-            f"{B} can wait, and you cannot",
-            other=a,
-        )
+        t.speak(c, "You will not get there tonight", "In with you", f"{B} can wait, and you cannot", other=a)
         t.S(
             f"They had the {x} for supper."
             if th.kind == "food"
@@ -3681,9 +2832,7 @@ def snow(t: Tale) -> None:
             f"{A} had walked past that door for years and never been inside.",
         )
         t.ask(f"Who took {A} in?", C)
-        t.info.summary = (
-            f"{A} set out through the snow to see {B}, and {C} took {a.him} in."
-        )
+        t.info.summary = f"{A} set out through the snow to see {B}, and {C} took {a.him} in."
     t.ask(f"Whom did {A} set out to see?", B)
     t.unasked("How deep was the snow?")
 
@@ -3694,42 +2843,22 @@ def ladder(t: Tale) -> None:
     a = t.person(ADULTS)
     A = a.name
     t.first(a)
-    t.say(
-        " was on the roof ",
-        " had gone up on the roof ",
-        " climbed on the roof ",
-    )
-    t.say(
-        "to mend a tile",
-        "to look at the chimney",
-        "to get a ball down",
-        "to sweep the gutter",
-        "to see whether it leaked",
-    )
+    t.say(" was on the roof ", " had gone up on the roof ", " climbed on the roof ")
+    t.say("to mend a tile", "to look at the chimney", "to get a ball down", "to sweep the gutter", "to see whether it leaked")
     t.say(" when ", ", and below ", ", and meanwhile ")
     b = t.person(near=a)
     B = b.name
     t.first(b, kin=a)
-    t.say(
-        " took the ladder away.",
-        " borrowed the ladder.",
-        " needed a ladder and found one.",
-    )
+    t.say(" took the ladder away.", " borrowed the ladder.", " needed a ladder and found one.")
     juno = CHARACTER["Juno"]
     if t.allowed(juno) and "folding ladder" not in t.ban_things and t.flip(0.3):
         t._meet(juno)
         t.use(THING["folding ladder"])
-        t.S(
-            "The ladder was not even theirs. Juno owns a folding ladder, and this was it."
-        )
+        t.S("The ladder was not even theirs. Juno owns a folding ladder, and this was it.")
         t._state(FACT["Juno", "belonging"])
     t.used.update(("clock", "visitor"))
     t.ask("Who took the ladder?", B)
-    t.S(
-        f"{A} called.",
-        f'"{B}!" shouted {A}, but {b.he} was gone.',
-        f"{A} came to the edge and looked at where it had been.",
-    )
+    t.S(f"{A} called.", f'"{B}!" shouted {A}, but {b.he} was gone.', f"{A} came to the edge and looked at where it had been.")
     n = t.pick((1, 2, 3), (0.35, 0.4, 0.25))
     names = []
     t.par()
@@ -3757,23 +2886,13 @@ def ladder(t: Tale) -> None:
             t.say(".", " and had to go on.", ", and it was heavy.")
             t.ask(f"Who had {th.a}?", C)
         if t.flip(0.35):
-            t.speak(
-                a,
-                "I should like to come down",
-                "Have you a ladder?",
-                "It is very nice up here, thank you",
-                other=c,
-            )
+            t.speak(a, "I should like to come down", "Have you a ladder?", "It is very nice up here, thank you", other=c)
     t.ask("Who came by first?", names[0])
     t.par(0.8, "seen", "work", "smell")
     first = t.S("At ", "It was ")
     clock = CLOCK[(t.number(3, 6) + 12) * 60 + 15 * t.number(0, 3)]
     t.w(clock)
-    t.w(
-        f" {B} brought the ladder back."
-        if first == "At "
-        else f" when {B} brought the ladder back."
-    )
+    t.w(f" {B} brought the ladder back." if first == "At " else f" when {B} brought the ladder back.")
     t.ask(f"When did {B} bring the ladder back?", f"At {clock}", clock)
     t.speak(
         b,
@@ -3802,11 +2921,7 @@ def minding(t: Tale) -> None:
     site = SITE_OF[A]
     t.told.add((A, "workplace"))
     t.first(a)
-    t.say(
-        " had to go out and asked ",
-        " had a sore tooth, and asked ",
-        " wanted to see about a cow, and asked ",
-    )
+    t.say(" had to go out and asked ", " had a sore tooth, and asked ", " wanted to see about a cow, and asked ")
     b = t.person(near=a)
     B = b.name
     t.first(b, kin=a)
@@ -3824,18 +2939,14 @@ def minding(t: Tale) -> None:
     t.par(0.6, "seen", "work", "went")
     total = 0
     stock = [THING[x] for x in site.sells if x not in t.ban_things]
+    stock = [x for x in stock if x.name not in t.info.things] or stock
     n = t.pick((1, 2, 3), (0.2, 0.5, 0.3))
     for i in range(n):
         t.sep()
         c = t.person()
         C = c.name
         t.first(c, plain=0.5)
-        t.say(
-            " came in and bought ",
-            " bought ",
-            " took ",
-            " was next and asked for ",
-        )
+        t.say(" came in and bought ", " bought ", " took ", " was next and asked for ")
         k = t.number(1, 4)
         if k == 1:
             y = t.pick(stock, said=_a_of)
@@ -3845,22 +2956,14 @@ def minding(t: Tale) -> None:
             t.w(f"{_NUMBER[k]} {y.plural}")
         t.use(y)
         cost = k * y.price
-        t.say(
-            f" and paid {pence(cost)}.",
-            f", which came to {pence(cost)}.",
-            f". That was {pence(cost)}.",
-        )
+        t.say(f" and paid {pence(cost)}.", f", which came to {pence(cost)}.", f". That was {pence(cost)}.")
         total += cost
-        t.ask(
-            f"What did {C} buy?",
-            y.a if k == 1 else f"{_NUMBER[k]} {y.plural}",
-            y.name if k == 1 else f"{k} {y.plural}",
-        )
+        t.ask(f"What did {C} buy?", y.a if k == 1 else f"{_NUMBER[k]} {y.plural}", y.name if k == 1 else f"{k} {y.plural}")
         t.ask(f"How much did {C} pay?", pence(cost), str(cost))
         if t.flip(0.25):
             t.S(
                 f"{B} wrapped it badly.",
-                f"{B} dropped it and picked it up again.",
+                f"{B} dropped one and picked it up again.",
                 f"{C} counted the change twice.",
                 f"{B} said thank you three times.",
             )
@@ -3868,22 +2971,12 @@ def minding(t: Tale) -> None:
     t.par()
     t.S(f"When {A} came back, ", f"{A} came in at last, and ")
     if end == 0:
-        t.say(
-            f"there were {pence(total)} in the till.",
-            f"the till held {pence(total)}.",
-        )
+        t.say(f"there were {pence(total)} in the till.", f"the till held {pence(total)}.")
         t.ask("How much was in the till?", pence(total), str(total))
         t.speak(
-            a,
-            "You have a gift for it",
-            "And nothing broken?",
-            "Did you charge for the string?",
-            "Come again tomorrow",
-            other=b,
+            a, "You have a gift for it", "And nothing broken?", "Did you charge for the string?", "Come again tomorrow", other=b
         )
-        t.info.summary = (
-            f"{B} minded {site.name} for {A} and took {pence(total)}."
-        )
+        t.info.summary = f"{B} minded {site.name} for {A} and took {pence(total)}."
     elif end == 1:
         done = t.say(
             f"{B} had eaten one {stock[0].name} and paid for it."
@@ -3891,26 +2984,15 @@ def minding(t: Tale) -> None:
             else f"{B} had bought {stock[0].a} as well.",
             f"{B} had put everything in order of size.",
         )
-        t.S(
-            f"{A} could not find anything for a week.",
-            f"{A} gave {b.him} a penny back.",
-        ) if "order" in done else t.S(
+        t.S(f"{A} could not find anything for a week.", f"{A} gave {b.him} a penny back.") if "order" in done else t.S(
             f"That made {pence(total + stock[0].price)} in all."
         )
         if "order" not in done:
             t.use(stock[0])
-            t.ask(
-                "How much was in the till?",
-                pence(total + stock[0].price),
-                str(total + stock[0].price),
-            )
+            t.ask("How much was in the till?", pence(total + stock[0].price), str(total + stock[0].price))
         t.info.summary = f"{B} minded {site.name} for {A}."
     else:
-        t.say(
-            f"{B} did not want to go.",
-            f"{B} asked to stay until closing time.",
-            f"{B} had put on the apron.",
-        )
+        t.say(f"{B} did not want to go.", f"{B} asked to stay until closing time.", f"{B} had put on the apron.")
         t.S(
             f"They stood behind the counter together until {hour_words(site.closes)}.",
             f"Since then {B} comes every week.",
@@ -3951,12 +3033,7 @@ _LESSONS = (
 def lesson(t: Tale) -> None:
     """Somebody learns something, or the teacher does."""
     t.lead()
-    open_ = [
-        p
-        for p in _LESSONS
-        if p[1] not in t.ban_names
-        and (t.cast_filter is None or t.cast_filter(p[1]))
-    ] or list(_LESSONS)
+    open_ = [p for p in _LESSONS if p[1] not in t.ban_names and (t.cast_filter is None or t.cast_filter(p[1]))] or list(_LESSONS)
     skill, A = t.pick(open_, said=lambda p: p[1])
     a = t.enter(CHARACTER[A])
     t.first(a)
@@ -3967,16 +3044,9 @@ def lesson(t: Tale) -> None:
     t.w(f" to {skill}.")
     t.ask(f"What did {B} want to learn?", f"To {skill}", skill)
     t.ask(f"Who taught {B}?", A)
+    t.unasked(f"What did {B} pay for the lesson?")
     t.aside(A, ("workplace", "trade", "manner", "home"))
-    t.speak(
-        a,
-        "Watch me first",
-        "There is no trick to it",
-        "It is all in the wrist",
-        "Do not think about it",
-        "Slowly",
-        other=b,
-    )
+    t.speak(a, "Watch me first", "There is no trick to it", "It is all in the wrist", "Do not think about it", "Slowly", other=b)
     t.detail(0.5, "talk", "remember", "table")
     n = t.number(2, 7)
     t.S(
@@ -3986,34 +3056,17 @@ def lesson(t: Tale) -> None:
     t.say(
         ", and each time it was worse.",
         " and broke something.",
-        ", and then it rained."
-        if t.weather in (None, "wind")
-        else ", and then it was noon.",
+        ", and then it rained." if t.weather in (None, "wind") else ", and then it was noon.",
         " without a word.",
         " and would not stop.",
     )
-    t.ask(
-        f"How many times did {B} try?",
-        f"{_NUMBER[n]} times" if n > 2 else "twice",
-        str(n),
-        _NUMBER[n],
-    )
+    t.ask(f"How many times did {B} try?", f"{_NUMBER[n]} times" if n > 2 else "twice", str(n), _NUMBER[n])
     t.detail(0.9, *ROOM)
     t.par(0.5, "clock", "seen", "went")
     end = t.pick((0, 1, 2, 3), (0.34, 0.26, 0.22, 0.18))
     if end == 0:
-        t.S(
-            "Then it went well, all at once.",
-            "The next one was perfect.",
-            f"Suddenly {b.he} could do it.",
-        )
-        t.speak(
-            b,
-            "I did not think about it",
-            "Is that all?",
-            "What did I do?",
-            other=a,
-        )
+        t.S("Then it went well, all at once.", "The next one was perfect.", f"Suddenly {b.he} could do it.")
+        t.speak(b, "I did not think about it", "Is that all?", "What did I do?", other=a)
         t.S(
             f"{A} could not say.",
             f"{A} asked {b.him} to show it again, more slowly."
@@ -4023,50 +3076,23 @@ def lesson(t: Tale) -> None:
         )
         t.info.summary = f"{A} taught {B} to {skill}."
     elif end == 1:
-        t.S(
-            f"Then {A} tried to show it again and could not.",
-            f"{A} said it should look like this, and it did not.",
-        )
-        t.S(
-            "They had both thought about it too long.",
-            f"{B} was very polite about it.",
-            f'"Slowly," said {B}.',
-        )
+        t.S(f"Then {A} tried to show it again and could not.", f"{A} said it should look like this, and it did not.")
+        t.S("They had both thought about it too long.", f"{B} was very polite about it.", f'"Slowly," said {B}.')
         t.unasked(f"Did {B} ever learn to {skill}?")
         t.info.summary = f"{A} tried to teach {B} to {skill}, and then could not do it either."
     elif end == 2:
-        t.S(
-            "Somebody had been watching from the wall: ",
-            "On the wall, unseen, sat ",
-        )
+        t.S("Somebody had been watching from the wall: ", "On the wall, unseen, sat ")
         c = t.person(CHILDREN)
         C = c.name
         t.first(c, comma=False)
         t.w(".")
-        t.S(
-            f"{C} came over and did it at the first try.",
-            f"{C} had learned it, without anyone's help, by looking.",
-        )
-        t.S(
-            f"{B} sat down on the wall instead.",
-            f'"Could you teach me?" asked {B}.',
-        )
+        t.S(f"{C} came over and did it at the first try.", f"{C} had learned it, without anyone's help, by looking.")
+        t.S(f"{B} sat down on the wall instead.", f'"Could you teach me?" asked {B}.')
         t.ask("Who had been watching?", C)
-        t.info.summary = (
-            f"{A} tried to teach {B} to {skill}, and {C} learned it by looking."
-        )
+        t.info.summary = f"{A} tried to teach {B} to {skill}, and {C} learned it by looking."
     else:
-        t.S(
-            f"{B} gave it up, and made tea.",
-            f"{B} washed the cups instead, and washed them well.",
-        )
-        t.speak(
-            a,
-            "This I never could do",
-            "How do you get it so clear?",
-            "What did you put in it?",
-            other=b,
-        )
+        t.S(f"{B} gave it up, and made tea.", f"{B} washed the cups instead, and washed them well.")
+        t.speak(a, "This I never could do", "How do you get it so clear?", "What did you put in it?", other=b)
         t.S(f"So {B} gave a lesson after all.", f"{A} wrote it down.")
         t.info.summary = f"{A} tried to teach {B} to {skill}, and {B} made tea."
     _ending(t, a, b)
@@ -4101,12 +3127,7 @@ def rumour(t: Tale) -> None:
     t.w(f" that there were {_NUMBER[n]} ")
     what = t.pick(_COUNTED, said=_itself)
     t.w(what + ".")
-    t.ask(
-        f"How many {what} did {A} speak of?",
-        _NUMBER[n].capitalize(),
-        _NUMBER[n],
-        str(n),
-    )
+    t.ask(f"How many {what} did {A} speak of?", _NUMBER[n].capitalize(), _NUMBER[n], str(n))
     names = [A, B]
     teller = b
     for i in range(t.pick((1, 2, 3), (0.3, 0.45, 0.25))):
@@ -4130,12 +3151,7 @@ def rumour(t: Tale) -> None:
         if c.name not in names:
             names.append(c.name)
         teller = c
-        t.ask(
-            f"How many did {c.name} hear of?",
-            _NUMBER[n].capitalize(),
-            _NUMBER[n],
-            str(n),
-        )
+        t.ask(f"How many did {c.name} hear of?", _NUMBER[n].capitalize(), _NUMBER[n], str(n))
         t.unasked(f"What did {c.name} have for breakfast?")
     L = teller.name
     t.par(0.95, *OUT)
@@ -4145,57 +3161,23 @@ def rumour(t: Tale) -> None:
             f"In the evening {L} met {A} and said that there were {_NUMBER[n]} {what}.",
             f"{L} told {A}, who had not known that there were {_NUMBER[n]}.",
         )
-        t.speak(
-            a,
-            "So many?",
-            f"I saw only {_NUMBER[first]}",
-            "They must have come in after me",
-            "I was right, then",
-            other=teller,
-        )
-        t.S(
-            f"{A} went to look again.",
-            f"{A} was glad to have seen the beginning of it.",
-            f"{A} told {B} at once.",
-        )
+        t.speak(a, "So many?", f"I saw only {_NUMBER[first]}", "They must have come in after me", "I was right, then", other=teller)
+        t.S(f"{A} went to look again.", f"{A} was glad to have seen the beginning of it.", f"{A} told {B} at once.")
         t.info.summary = f"{A} spoke of {_NUMBER[first]} {what}, and in the end {L} told {A} of {_NUMBER[n]}."
     elif end == 1:
-        t.S(
-            f"{L} went to see with a lamp and a notebook.",
-            f"{L} went to count.",
-        )
-        t.S(
-            "There was one.",
-            f"There were {_NUMBER[first]}.",
-            "There were none at all.",
-        )
+        t.S(f"{L} went to see with a lamp and a notebook.", f"{L} went to count.")
+        t.S("There was one.", f"There were {_NUMBER[first]}.", "There were none at all.")
         t.S(
             f"{L} said that the rest must have left.",
-            f"{L} wrote down {_NUMBER[n]}, as agreed."
-            if n != first
-            else "That was that.",
+            f"{L} wrote down {_NUMBER[n]}, as agreed." if n != first else "That was that.",
             f"On the way home it was {_NUMBER[n + 1]}.",
         )
         t.info.summary = f"{A} spoke of {_NUMBER[first]} {what}, the number grew, and {L} went to count."
     else:
-        t.S(
-            "It was in the paper at the weekend.",
-            "The paper had it on the front page.",
-        )
-        t.S(
-            f'It said "{n} {what}, with more to come".',
-            f'It said: "{_NUMBER[n].capitalize()} {what}. See inside."',
-        )
-        t.S(
-            f"{A} read it aloud to {B}, and neither knew where it came from.",
-            f"{A} cut it out.",
-        )
-        t.ask(
-            "What number did the paper give?",
-            _NUMBER[n].capitalize(),
-            _NUMBER[n],
-            str(n),
-        )
+        t.S("It was in the paper at the weekend.", "The paper had it on the front page.")
+        t.S(f'It said "{n} {what}, with more to come".', f'It said: "{_NUMBER[n].capitalize()} {what}. See inside."')
+        t.S(f"{A} read it aloud to {B}, and neither knew where it came from.", f"{A} cut it out.")
+        t.ask("What number did the paper give?", _NUMBER[n].capitalize(), _NUMBER[n], str(n))
         t.info.summary = f"{A} spoke of {_NUMBER[first]} {what}, and the paper wrote of {_NUMBER[n]}."
 
 
@@ -4230,29 +3212,15 @@ def bet(t: Tale) -> None:
     t.S(f"{A} said {x}", f"{A} guessed {x}")
     gap = t.pick((2, 4, 6, 8, 10, 20))
     y = base + gap
-    t.say(
-        f" and {B} said {y}.",
-        f", and {B} said {y}, to be different."
-        if gap < 6
-        else f", and {B} laughed and said {y}.",
-    )
+    t.say(f" and {B} said {y}.", f", and {B} said {y}, to be different." if gap < 6 else f", and {B} laughed and said {y}.")
     stake = t.number(1, 9)
-    t.S(
-        f"The loser was to pay {pence(stake)}.",
-        f"There were {pence(stake)} on it."
-        if stake > 1
-        else "There was a penny on it.",
-    )
+    t.S(f"The loser was to pay {pence(stake)}.", f"There were {pence(stake)} on it." if stake > 1 else "There was a penny on it.")
     t.ask(f"What was {A}'s guess?", str(x))
     t.ask(f"What was {B}'s guess?", str(y))
     t.aside(B, ("manner", "trade", "species", "home"))
     t.detail(0.9, *TALK)
     t.par(0.5, "clock", "seen", "went")
-    t.S(
-        f"To be sure, they asked ",
-        "To be fair, they sent for ",
-        "The counting was left to ",
-    )
+    t.S(f"To be sure, they asked ", "To be fair, they sent for ", "The counting was left to ")
     c = t.person()
     C = c.name
     t.first(c, comma=False)
@@ -4262,11 +3230,7 @@ def bet(t: Tale) -> None:
     shift = t.pick((-5, -3, -1, 1, 3, 5))
     z = (x if shift < 0 else y) + shift
     tie = abs(z - x) == abs(z - y)
-    t.S(
-        f"It was {z}.",
-        f"There were {z}.",
-        f"{C} counted twice and came to {z}.",
-    )
+    t.S(f"It was {z}.", f"There were {z}.", f"{C} counted twice and came to {z}.")
     t.ask(f"How many {what} were there?", str(z))
     if abs(z - x) < abs(z - y):
         win, lose = a, b
@@ -4281,10 +3245,7 @@ def bet(t: Tale) -> None:
     t.ask("Who won the bet?", win.name)
     end = t.pick((0, 1, 2), (0.4, 0.35, 0.25))
     if end == 0:
-        t.S(
-            f"{lose.name} paid {pence(stake)}, ",
-            f"{lose.name} put {pence(stake)} on the table, ",
-        )
+        t.S(f"{lose.name} paid {pence(stake)}, ", f"{lose.name} put {pence(stake)} on the table, ")
         t.say(
             "and wanted to bet again.",
             f"and {win.name} bought {C} a bun for the trouble.",
@@ -4292,14 +3253,8 @@ def bet(t: Tale) -> None:
             "one by one." if stake > 1 else "face down.",
         )
     elif end == 1:
-        t.S(
-            f"{lose.name} wanted to count again.",
-            f"{lose.name} had paid before {C} was done.",
-        )
-        t.S(
-            "It came to the same.",
-            "It came to one more, which changed nothing.",
-        )
+        t.S(f"{lose.name} wanted to count again.", f"{lose.name} had paid before {C} was done.")
+        t.S("It came to the same.", "It came to one more, which changed nothing.")
     else:
         t.S(
             f"But while they talked, {C} had eaten one."
@@ -4308,10 +3263,7 @@ def bet(t: Tale) -> None:
             if what == "candles in the box"
             else f"But {C} had never counted past twelve before."
         )
-        t.S(
-            f"{win.name} would not take the money.",
-            f"They gave the {pence(stake)} to {C}.",
-        )
+        t.S(f"{win.name} would not take the money.", f"They gave the {pence(stake)} to {C}.")
     t.unasked(f"What did {win.name} do with the money?")
     t.info.summary = f"{A} bet {x} and {B} bet {y} on the number of {what}; it was {z}, and {win.name} won."
 
@@ -4323,11 +3275,7 @@ def errands(t: Tale) -> None:
     A = a.name
     t.first(a)
     coin = t.pick((50, 60, 80, 100))
-    t.say(
-        f" went shopping with {coin} pence.",
-        f" set out with a basket and {coin} pence.",
-        f" had {coin} pence and a list.",
-    )
+    t.say(f" went shopping with {coin} pence.", f" set out with a basket and {coin} pence.", f" had {coin} pence and a list.")
     t.ask(f"How much money did {A} set out with?", f"{coin} pence", str(coin))
     t.S("On the list were ", f"{A} was to get ", "The list said: ")
     n = t.pick((2, 3), (0.45, 0.55))
@@ -4354,16 +3302,8 @@ def errands(t: Tale) -> None:
         what = th.name if k == 1 else th.plural
         if t.flip(0.3):
             t.tell(th.name, "price")
-        t.S(
-            f"{A} bought the {what} at {site.name}",
-            f"At {site.name} {A} got the {what}",
-            f"The {what} came from {site.name}",
-        )
-        t.say(
-            f" for {pence(cost)}.",
-            f", for {pence(cost)}.",
-            f", at {pence(cost)}.",
-        )
+        t.S(f"{A} bought the {what} at {site.name}", f"At {site.name} {A} got the {what}", f"The {what} came from {site.name}")
+        t.say(f" for {pence(cost)}.", f", for {pence(cost)}.", f", at {pence(cost)}.")
         left -= cost
         t.ask(f"Where did {A} buy the {what}?", f"At {site.name}", site.name)
         t.ask(f"How much did the {what} cost?", pence(cost), str(cost))
@@ -4372,16 +3312,8 @@ def errands(t: Tale) -> None:
             k_ = CHARACTER[site.keeper]
             if t.allowed(k_) or k_.name in t.named and k_ is not a:
                 t._meet(k_)
-                t.S(
-                    f"{k_.name} was {DOING[k_.trade][0]}.",
-                    f"{k_.name} was {DOING[k_.trade][1]}.",
-                )
-    t.S(
-        f"That left {pence(left)}.",
-        f"There were {left} pence left over."
-        if left > 1
-        else f"There was {pence(left)} left over.",
-    )
+                t.S(f"{k_.name} was {DOING[k_.trade][0]}.", f"{k_.name} was {DOING[k_.trade][1]}.")
+    t.S(f"That left {pence(left)}.", f"There were {left} pence left over." if left > 1 else f"There was {pence(left)} left over.")
     t.ask("How much was left?", pence(left), str(left))
     if forgot:
         k, th = items[-1]
@@ -4392,14 +3324,8 @@ def errands(t: Tale) -> None:
             f"Only the {what} had been left out, and that was what it was all for.",
         )
         t.ask(f"What did {A} forget?", f"The {what}", what, th.a)
-        t.S(
-            "So they did without.",
-            f"{A} went out again, without the list.",
-            f"{A} said that there had been none.",
-        )
-        t.info.summary = (
-            f"{A} went shopping with {coin} pence and forgot the {what}."
-        )
+        t.S("So they did without.", f"{A} went out again, without the list.", f"{A} said that there had been none.")
+        t.info.summary = f"{A} went shopping with {coin} pence and forgot the {what}."
     else:
         end = t.pick((0, 1, 2), (0.4, 0.35, 0.25))
         if end == 0:
@@ -4459,11 +3385,7 @@ def fog(t: Tale) -> None:
     t.ask(f"Where did {A} want to go?", f"To {a.home}", a.home, "home")
     b = None
     if t.flip(0.65):
-        t.S(
-            "Somebody coughed. It was ",
-            "Out of the fog came ",
-            f"{A} walked into ",
-        )
+        t.S("Somebody coughed. It was ", "Out of the fog came ", f"{A} walked into ")
         b = t.person(near=a)
         B = b.name
         t.first(b, comma=False, kin=a)
@@ -4478,28 +3400,17 @@ def fog(t: Tale) -> None:
             other=a,
         )
         t.detail(0.6, "talk", "remember")
-        t.S(
-            f"{A} did not know either.",
-            f'"I was going to ask you," said {A}.',
-            "They decided to be lost together.",
-        )
+        t.S(f"{A} did not know either.", f'"I was going to ask you," said {A}.', "They decided to be lost together.")
         t.ask(f"Whom did {A} meet?", B)
     who = f"{A} and {b.name}" if b else A
     t.par(0.8, "clock", "smell", "seen", "work")
-    t.S(
-        "Then there was a sound: ",
-        f"{who} stood still and heard ",
-        "Somewhere ahead there was the sound of ",
-    )
+    t.S("Then there was a sound: ", f"{who} stood still and heard ", "Somewhere ahead there was the sound of ")
     sound, site = t.pick(_SOUNDS, said=lambda p: p[0])
     t.w(f"{sound}.")
     t.ask(f"What did {A} hear?", sound.capitalize(), sound)
     end = t.pick((0, 1, 2), (0.42, 0.33, 0.25))
     if end == 0:
-        t.S(
-            f"{who} went after it, and came to {site}.",
-            f"That could only be {site}, and it was.",
-        )
+        t.S(f"{who} went after it, and came to {site}.", f"That could only be {site}, and it was.")
         t.tell(site, "village")
         t.where[A] = site
         t.ask(f"Where did {A} end up?", f"At {site}", site)
@@ -4508,9 +3419,7 @@ def fog(t: Tale) -> None:
             t._meet(k)
             t.S(
                 f"{k.name} gave out dry socks.",
-                f"{k.name} let them in by the back door."
-                if b
-                else f"{k.name} opened the back door.",
+                f"{k.name} let them in by the back door." if b else f"{k.name} opened the back door.",
                 f"{k.name} was {DOING[k.trade][0]} and asked why they were out."
                 if b
                 else f"{k.name} was {DOING[k.trade][0]} and had not noticed the fog.",
@@ -4520,55 +3429,27 @@ def fog(t: Tale) -> None:
         t.S(
             f"It came from the left, then from the right, then from {TOWN}.",
             "It came from all sides.",
-            "When they turned round, it turned too."
-            if b
-            else "It moved when it was listened to.",
+            "When they turned round, it turned too." if b else "It moved when it was listened to.",
         )
+        t.S("In the end the fog lifted.", "Then the fog went up like a curtain.")
         t.S(
-            "In the end the fog lifted.", "Then the fog went up like a curtain."
-        )
-        t.S(
-            f"{who} had been standing at {A}'s own gate."
-            if b
-            else f"{A} had been standing at {a.his} own gate.",
+            f"{who} had been standing at {A}'s own gate." if b else f"{A} had been standing at {a.his} own gate.",
             f"{A} was in {a.his} own garden, and had trodden on the leeks.",
         )
         t.where[A] = a.home
-        t.ask(
-            f"Where was {A} when the fog lifted?",
-            f"At {a.home}",
-            a.home,
-            "at home",
-            "at the gate",
-            "in the garden",
-        )
+        t.ask(f"Where was {A} when the fog lifted?", f"At {a.home}", a.home, "at home", "at the gate", "in the garden")
         t.info.summary = f"{who} got lost in the fog close to {A}'s home."
     else:
+        t.S("It stopped. So they sat down on a milestone." if b else "It stopped.")
         t.S(
-            "It stopped. So they sat down on a milestone."
-            if b
-            else "It stopped."
-        )
-        t.S(
-            "They sat and talked until they could see each other's feet."
-            if b
-            else f"{A} sat down on a milestone and waited.",
+            "They sat and talked until they could see each other's feet." if b else f"{A} sat down on a milestone and waited.",
             "An hour went by, or it may have been two.",
         )
-        t.S(
-            "The milestone said ",
-            "By and by one could read the stone. It said ",
-        )
-        v = t.pick(
-            [p for p in VILLAGES if p.minutes and p.name != a.home],
-            said=lambda p: f"{p.name}, {p.minutes} minutes",
-        )
+        t.S("The milestone said ", "By and by one could read the stone. It said ")
+        v = t.pick([p for p in VILLAGES if p.minutes and p.name != a.home], said=lambda p: f"{p.name}, {p.minutes} minutes")
         t.w(f"{v.name}, {v.minutes} minutes")
         t.say(", and pointed up.", ".")
-        t.S(
-            f"It was the road to {v.name}, and not to {a.home} at all.",
-            f"Nobody wanted to go to {v.name}.",
-        )
+        t.S(f"It was the road to {v.name}, and not to {a.home} at all.", f"Nobody wanted to go to {v.name}.")
         t.ask("Which place was on the milestone?", v.name)
         t.info.summary = f"{who} got lost in the fog and waited by a milestone."
     t.unasked(f"How long was {A} away from home?")
@@ -4593,21 +3474,10 @@ def eggs(t: Tale) -> None:
         said=lambda p: p[0],
     )
     t.w(what)
-    t.say(
-        ".",
-        " for the market.",
-        " before breakfast.",
-        " with a basket that was too small.",
-    )
+    t.say(".", " for the market.", " before breakfast.", " with a basket that was too small.")
     one, two = t.number(3, 12), t.number(2, 8)
     t.S(f"There were {one} ", f"{A} found {one} ")
-    spots = (
-        "under the hedge",
-        "by the wall",
-        "behind the barn",
-        "in the long grass",
-        "near the well",
-    )
+    spots = ("under the hedge", "by the wall", "behind the barn", "in the long grass", "near the well")
     s1 = t.pick(spots, said=_itself)
     t.w(s1)
     t.say(" and ", ", and ")
@@ -4617,11 +3487,7 @@ def eggs(t: Tale) -> None:
     sum_ = one + two
     if t.flip(0.6):
         t.S(f"That made {sum_}.", f"So the basket held {sum_}.")
-    t.ask(
-        f"How many {what} did {A} gather?",
-        str(sum_),
-        _NUMBER[sum_] if sum_ < 21 else f"{sum_} {what}",
-    )
+    t.ask(f"How many {what} did {A} gather?", str(sum_), _NUMBER[sum_] if sum_ < 21 else f"{sum_} {what}")
     t.ask(f"How many {what} were there {s1}?", str(one), _NUMBER[one])
     t.detail(0.8, *OUT)
     t.par(0.5, "smell", "walk", "seen")
@@ -4642,16 +3508,8 @@ def eggs(t: Tale) -> None:
         else f"One {verb.replace('were', 'was', 1)}."
     )
     rest = sum_ - lost
-    t.S(
-        f"Now there were {rest}.",
-        f"{rest} were left.",
-        f"They counted again and came to {rest}.",
-    )
-    t.ask(
-        f"How many {what} were left?",
-        str(rest),
-        _NUMBER[rest] if rest < 21 else f"{rest} {what}",
-    )
+    t.S(f"Now there were {rest}.", f"{rest} were left.", f"They counted again and came to {rest}.")
+    t.ask(f"How many {what} were left?", str(rest), _NUMBER[rest] if rest < 21 else f"{rest} {what}")
     t.ask(f"How many {what} were lost?", str(lost), _NUMBER[lost])
     t.detail(0.6, "talk", "remember", "went")
     end = t.pick((0, 1, 2), (0.4, 0.33, 0.27))
@@ -4664,33 +3522,16 @@ def eggs(t: Tale) -> None:
             f"{rest} is a good number",
             other=a,
         )
-        t.S(
-            f"{A} could not be cross for long.",
-            "They were both late for breakfast.",
-            f"{A} gave {b.him} the smallest.",
-        )
+        t.S(f"{A} could not be cross for long.", "They were both late for breakfast.", f"{A} gave {b.him} the smallest.")
     elif end == 1:
         t.S(f"{B} went back and found ", f"{B} ran off and came back with ")
         more = t.number(lost, lost + 4)
         t.w(f"{more} more")
-        t.say(
-            ", which was more than before."
-            if more > lost
-            else ", which was just right.",
-            f", so that there were {rest + more}.",
-        )
+        t.say(", which was more than before." if more > lost else ", which was just right.", f", so that there were {rest + more}.")
         t.ask(f"How many {what} did {B} bring?", str(more), _NUMBER[more])
     else:
-        t.S(
-            f"At {a.home} nobody asked.",
-            f"At {a.home} they had only wanted two.",
-            f"The {what} went into one large cake.",
-        )
-        t.S(
-            f"{A} told them anyway.",
-            f"{B} told them anyway.",
-            "Nobody was told.",
-        )
+        t.S(f"At {a.home} nobody asked.", f"At {a.home} they had only wanted two.", f"The {what} went into one large cake.")
+        t.S(f"{A} told them anyway.", f"{B} told them anyway.", "Nobody was told.")
     t.unasked(f"Who ate the {what}?")
     t.info.summary = f"{A} gathered {sum_} {what}, and after a mishap with {B} there were {rest}."
 
@@ -4702,23 +3543,9 @@ def queue(t: Tale) -> None:
     a = t.person()
     A = a.name
     t.w(A)
-    t.say(
-        " stood in line at ",
-        " was first in the line at ",
-        " had got up early to be first at ",
-    )
+    t.say(" stood in line at ", " was first in the line at ", " had got up early to be first at ")
     site = t.pick(
-        [
-            PLACE[s]
-            for s in (
-                "the bakery",
-                "the grocery",
-                "the tea room",
-                "the market hall",
-                "the inn",
-            )
-        ],
-        said=lambda p: p.name,
+        [PLACE[s] for s in ("the bakery", "the grocery", "the tea room", "the market hall", "the inn")], said=lambda p: p.name
     )
     t.w(site.name)
     t.say(". Behind came ", ", before ", ". Next was ")
@@ -4743,9 +3570,7 @@ def queue(t: Tale) -> None:
         )
     else:
         t.S("All there was that day was ", "In the window there was only ")
-    foods = [
-        THING[x] for x in site.sells if x in THING and THING[x].kind == "food"
-    ] or FOODS
+    foods = [THING[x] for x in site.sells if x in THING and THING[x].kind == "food"] or FOODS
     th = t.thing(foods)
     x = th.name
     t.w(f"{th.a}.")
@@ -4755,56 +3580,26 @@ def queue(t: Tale) -> None:
     end = t.pick((0, 1, 2, 3), (0.32, 0.28, 0.22, 0.18))
     if end == 0:
         t.S(f"{A} bought it and looked round.", f"It was {A}'s by right.")
-        t.S(
-            f"{C} had come the furthest, from {c.home}.",
-            f"{B} looked at the floor, and {C} looked at the {x}.",
-        )
+        t.S(f"{C} had come the furthest, from {c.home}.", f"{B} looked at the floor, and {C} looked at the {x}.")
         t.S(f"{A} had it cut in three.", f'"Has anyone a knife?" asked {A}.')
         t.info.summary = f"{A}, {B} and {C} stood in line at {site.name}, and {A} shared the last {x}."
         t.ask(f"Who bought the {x}?", A)
     elif end == 1:
-        t.speak(
-            a,
-            "I only came for the warm",
-            "I came for something else",
-            "Take it, I have had breakfast",
-            other=b,
-        )
+        t.speak(a, "I only came for the warm", "I came for something else", "Take it, I have had breakfast", other=b)
         t.S(f"{B} said the same.", f"{B} would not have it either.")
-        t.S(
-            f"So {C} got the {x}, and thanked them twice.",
-            f"{C} put down the money before anyone thought again.",
-        )
+        t.S(f"So {C} got the {x}, and thanked them twice.", f"{C} put down the money before anyone thought again.")
         t.holds[x] = C
         t.ask(f"Who got the {x}?", C)
         t.info.summary = f"{A}, {B} and {C} stood in line at {site.name}, and {C} got the last {x}."
     elif end == 2:
-        t.S(
-            f"{B} said that {A} had been let in at the side.",
-            f"{C} said that the line began at the other end.",
-        )
-        t.S(
-            "They turned round, and then the last was first.",
-            "It was talked over until the bell rang.",
-        )
-        t.S(
-            f"Meanwhile somebody had come in at the back and bought the {x}.",
-            f"By then the {x} was cold, and nobody wanted it.",
-        )
+        t.S(f"{B} said that {A} had been let in at the side.", f"{C} said that the line began at the other end.")
+        t.S("They turned round, and then the last was first.", "It was talked over until the bell rang.")
+        t.S(f"Meanwhile somebody had come in at the back and bought the {x}.", f"By then the {x} was cold, and nobody wanted it.")
         t.unasked(f"What was the name of the one who bought the {x}?")
         t.info.summary = f"{A}, {B} and {C} stood in line at {site.name} for one {x} and could not agree."
     else:
-        t.S(
-            f"{A} bought it and gave it to {B}.",
-            f"{A} paid, and handed it to {B}.",
-        )
-        t.speak(
-            b,
-            "What is this for?",
-            "But it is yours",
-            "I shall not forget it",
-            other=a,
-        )
+        t.S(f"{A} bought it and gave it to {B}.", f"{A} paid, and handed it to {B}.")
+        t.speak(b, "What is this for?", "But it is yours", "I shall not forget it", other=a)
         t.S(
             f'"It is for last winter," said {A}.',
             f'"You held my place," said {A}.',
@@ -4812,22 +3607,11 @@ def queue(t: Tale) -> None:
         )
         t.holds[x] = B
         t.ask(f"Who has the {x} at the end?", B)
-        t.info.summary = (
-            f"{A} stood in line at {site.name} and gave the last {x} to {B}."
-        )
+        t.info.summary = f"{A} stood in line at {site.name} and gave the last {x} to {B}."
     t.unasked(f"How long did {C} have to wait?")
 
 
-_PAINTED = (
-    "gate",
-    "boat",
-    "front door",
-    "bench",
-    "hen house",
-    "cart",
-    "fence",
-    "letter box",
-)
+_PAINTED = ("gate", "boat", "front door", "bench", "hen house", "cart", "fence", "letter box")
 
 
 def paint(t: Tale) -> None:
@@ -4836,27 +3620,15 @@ def paint(t: Tale) -> None:
     a = t.person(ADULTS)
     A = a.name
     t.first(a)
-    order = t.say(
-        " wanted the ", " was going to paint the ", " had asked for a "
-    )
+    order = t.say(" wanted the ", " was going to paint the ", " had asked for a ")
     what = t.pick(_PAINTED, said=_itself)
     t.w(what)
-    t.w(
-        " in "
-        if order.endswith(" a ")
-        else " painted "
-        if "wanted" in order
-        else " "
-    )
+    t.w(" in " if order.endswith(" a ") else " painted " if "wanted" in order else " ")
     one = t.pick(_COLOURS, said=_itself)
     t.w(one + ".")
     t.ask(f"What colour did {A} want?", one.capitalize(), one)
     t.ask("What was to be painted?", f"The {what}", what)
-    t.S(
-        "The work was to be done by ",
-        "For that there was ",
-        "The brush was held by ",
-    )
+    t.S("The work was to be done by ", "For that there was ", "The brush was held by ")
     b = t.person(near=a)
     B = b.name
     t.first(b, comma=False, kin=a)
@@ -4872,62 +3644,33 @@ def paint(t: Tale) -> None:
     t.ask(f"Which colour came in by way of {B}?", two.capitalize(), two)
     t.detail(0.9, *OUT, "smell")
     t.par(0.6, "went", "clock", "work", "seen")
-    t.S(
-        f"{A} came to look.",
-        f"In the light it was something else.",
-        f"When it was dry, {A} walked round it.",
-    )
-    t.speak(
-        a,
-        f"That is not {one}",
-        "What do you call this?",
-        "It is very even",
-        "Is it dry?",
-        other=b,
-    )
+    t.S(f"{A} came to look.", f"In the light it was something else.", f"When it was dry, {A} walked round it.")
+    t.speak(a, f"That is not {one}", "What do you call this?", "It is very even", "Is it dry?", other=b)
     end = t.pick((0, 1, 2), (0.4, 0.33, 0.27))
     if end == 0:
         t.S("Then ", "Just then ")
         c = t.person()
         C = c.name
         t.first(c)
-        t.say(
-            " came past and asked for the same.",
-            " stopped and said how well it looked.",
-            " leaned on it.",
-        )
+        t.say(" came past and asked for the same.", " stopped and said how well it looked.", " leaned on it.")
         t.S(
             "So it stayed.",
-            f"{A} said that it had been {a.his} idea."
-            if a.he != b.he
-            else f"{A} said that it had been planned so.",
+            f"{A} said that it had been {a.his} idea." if a.he != b.he else f"{A} said that it had been planned so.",
             f"Now half of {a.home} has a {what} like that.",
         )
         t.ask("Who came past?", C)
     elif end == 1:
-        t.S(
-            f"They painted it again, {one}, and it came out {two}.",
-            f"{B} painted it again the next day, and the day after.",
-        )
-        t.S(
-            "The third time nobody looked.",
-            f"There is still some {two} on the dog.",
-            f"{A} has got used to {two}.",
-        )
+        t.S(f"They painted it again, {one}, and it came out {two}.", f"{B} painted it again the next day, and the day after.")
+        t.S("The third time nobody looked.", f"There is still some {two} on the dog.", f"{A} has got used to {two}.")
     else:
-        t.S(
-            f"{B} said that it would fade.",
-            f"{B} said to look at it from further off.",
-        )
+        t.S(f"{B} said that it would fade.", f"{B} said to look at it from further off.")
         t.S(
             f"{A} looked at it from further off, and that was better.",
             f"{A} went as far as {a.home} pump, and from there it was {one}.",
             "In the evening light there was no telling.",
         )
     t.unasked("How much did the paint cost?")
-    t.info.summary = (
-        f"{A} wanted a {one} {what}, and {B} painted it with {two} in it."
-    )
+    t.info.summary = f"{A} wanted a {one} {what}, and {B} painted it with {two} in it."
 
 
 def chess(t: Tale) -> None:
@@ -4941,9 +3684,7 @@ def chess(t: Tale) -> None:
     t.enter(b)
     t.first(a)
     t.say(
-        f" played chess with {B} at the inn.",
-        f" sat down at the chess board opposite {B}.",
-        f" had agreed to play {B} at chess.",
+        f" played chess with {B} at the inn.", f" sat down to chess opposite {B}.", f" had agreed to play {B} at chess."
     )
     t.where[A] = t.where[B] = "the inn"
     if b is m:
@@ -4961,19 +3702,8 @@ def chess(t: Tale) -> None:
     t.S("After ", "In ")
     n = t.number(5, 20)
     t.w(f"{n} moves {A} had lost ")
-    t.say(
-        "a bishop",
-        "both knights",
-        "the queen",
-        "two pawns",
-        "a rook",
-        "the thread",
-    )
-    t.say(
-        f" and {B} was humming.",
-        f", and {B} ordered more tea.",
-        f" and {B} had lost a glove.",
-    )
+    t.say("a bishop", "both knights", "the queen", "two pawns", "a rook", "the thread")
+    t.say(f" and {B} was humming.", f", and {B} ordered more tea.", f" and {B} had lost a glove.")
     t.detail(0.9, "smell", "clock", "remember", "stock", "talk")
     t.S("Watching them was ", "At the next table sat ")
     c = t.person()
@@ -4989,63 +3719,26 @@ def chess(t: Tale) -> None:
             f"{B} was winning, and could not think what came next.",
             f"{B} moved the wrong horse.",
         )
-        t.S(
-            f"{A} won in three moves.",
-            f"{A} did not like to win like that, and won.",
-        )
+        t.S(f"{A} won in three moves.", f"{A} did not like to win like that, and won.")
         w = a
-        t.speak(
-            b,
-            "I had you",
-            "It was the knight",
-            "Again?",
-            "I shall know next time",
-            other=a,
-        )
-        t.S(
-            f"{B} paid for the {f.name}, and they ate it together.",
-            f"The {f.name} was {A}'s, and {C} had a piece.",
-        )
+        t.speak(b, "I had you", "It was the knight", "Again?", "I shall know next time", other=a)
+        t.S(f"{B} paid for the {f.name}, and they ate it together.", f"The {f.name} was {A}'s, and {C} had a piece.")
     elif end == 1:
-        t.S(
-            f"{C} coughed, and {A} looked at the board again.",
-            f"{C} said that white was to move.",
-        )
-        t.S(
-            f"It had been {B}'s turn for an hour.",
-            "They had each been waiting for the other since noon.",
-        )
-        t.S(
-            f"They called it a draw and cut the {f.name} in half.",
-            "They wrote down the places and went home.",
-        )
+        t.S(f"{C} coughed, and {A} looked at the board again.", f"{C} said that white was to move.")
+        t.S(f"It had been {B}'s turn for an hour.", "They had each been waiting for the other since noon.")
+        t.S(f"They called it a draw and cut the {f.name} in half.", "They wrote down the places and went home.")
         w = None
     else:
-        t.S(
-            f"{B} won.",
-            f"To everyone's surprise {B} won.",
-            f"For once {B} won.",
-        )
-        t.S(
-            f"Nobody knew what to say, least of all {B}.",
-            f"{C} had to count the pieces.",
-            f"They told it at {a.home} for a week.",
-        )
+        t.S(f"{B} won.", f"To everyone's surprise {B} won.", f"For once {B} won.")
+        t.S(f"Nobody knew what to say, least of all {B}.", f"{C} had to count the pieces.", f"They told it at {a.home} for a week.")
         w = b
-        t.S(
-            f"{A} paid for the {f.name}.",
-            f"{A} bought the {f.name} and was glad to.",
-        )
+        t.S(f"{A} paid for the {f.name}.", f"{A} bought the {f.name} and was glad to.")
     if w is not None:
         t.ask("Who won the game?", w.name)
     else:
         t.ask("Who won the game?", "Nobody", "nobody won", "it was a draw")
-    t.info.summary = f"{A} played chess with {B}" + (
-        f", and {w.name} won." if w else ", and nobody won."
-    )
-    t.unasked("Who had the white pieces?") if end != 1 else t.unasked(
-        "How long did the game take?"
-    )
+    t.info.summary = f"{A} played chess with {B}" + (f", and {w.name} won." if w else ", and nobody won.")
+    t.unasked("Who had the white pieces?") if end != 1 else t.unasked("How long did the game take?")
 
 
 def blown(t: Tale) -> None:
@@ -5084,13 +3777,7 @@ def blown(t: Tale) -> None:
         t.w(f"{A}'s ")
         x = t.thing([g for g in light if not g.owner], said=_name_of)
         t.w(x.name)
-        t.say(
-            " off the line",
-            " out of the cart",
-            " over the hedge",
-            " clean away",
-            " off the bench",
-        )
+        t.say(" off the line", " out of the cart", " over the hedge", " clean away", " off the bench")
     if t.force is not None:
         t.say(" after the storm.", " in the morning.")
     else:
@@ -5104,9 +3791,7 @@ def blown(t: Tale) -> None:
         f"{A} ran after it as far as the river.",
         f"{A} asked at every door.",
         f"{A} thought no more of it.",
-    ) if t.force is None else t.S(
-        f"{A} asked at every door.", f"{A} thought no more of it."
-    )
+    ) if t.force is None else t.S(f"{A} asked at every door.", f"{A} thought no more of it.")
     t.detail(0.8, "walk", "went", "seen", "work")
     t.par()
     t.hours = (8, 18)
@@ -5116,11 +3801,7 @@ def blown(t: Tale) -> None:
     B = b.name
     t.first(b)
     t.holds[x.name] = B
-    t.say(
-        f" had the {x.name}",
-        f" was seen with the {x.name}",
-        f" found the {x.name}",
-    )
+    t.say(f" had the {x.name}", f" was seen with the {x.name}", f" found the {x.name}")
     t.say(" at ", ", a long way off, at ")
     v2 = t.village()
     t.w(v2 + ".")
@@ -5137,17 +3818,8 @@ def blown(t: Tale) -> None:
     )
     end = t.pick((0, 1, 2), (0.4, 0.33, 0.27))
     if end == 0:
-        t.S(
-            f"{A} came by and knew it at once.", f"Then {A} came down the road."
-        )
-        t.speak(
-            a,
-            "That is mine",
-            "It suits you",
-            "I had one like that",
-            "Where did you get it?",
-            other=b,
-        )
+        t.S(f"{A} came by and knew it at once.", f"Then {A} came down the road.")
+        t.speak(a, "That is mine", "It suits you", "I had one like that", "Where did you get it?", other=b)
         t.S(
             f"{B} gave it back, a little sorry.",
             f"{B} gave it back, and {A} lent it to {b.him} on Sundays."
@@ -5156,25 +3828,13 @@ def blown(t: Tale) -> None:
         )
         t.holds[x.name] = A
     elif end == 1:
-        t.S(
-            f"{B} put up a notice, and the wind took that too.",
-            f"{B} asked whose it was, and three said it was theirs.",
-        )
-        t.S(
-            f"So {B} kept it until somebody should ask.",
-            f"It hangs in {B}'s hall.",
-        )
+        t.S(f"{B} put up a notice, and the wind took that too.", f"{B} asked whose it was, and three said it was theirs.")
+        t.S(f"So {B} kept it until somebody should ask.", f"It hangs in {B}'s hall.")
     else:
-        t.S(
-            "The next day the wind turned and took it back.",
-            f"{B} hung it out to dry, and the wind took it again.",
-        )
+        t.S("The next day the wind turned and took it back.", f"{B} hung it out to dry, and the wind took it again.")
         t.S(f"It came down at {a.home}.", f"{A} found it on the step.")
         t.holds[x.name] = A
-        t.S(
-            f"{A} thought that {B} had been very quick.",
-            f"{A} put it on the line, with two pegs.",
-        )
+        t.S(f"{A} thought that {B} had been very quick.", f"{A} put it on the line, with two pegs.")
     t.ask(f"Who has the {x.name} at the end?", t.holds[x.name])
     t.unasked("How strong was the wind?")
     t.info.summary = f"The wind took {A}'s {x.name}, {B} found it, and at the end {t.holds[x.name]} had it."
@@ -5188,11 +3848,7 @@ def night_lamp(t: Tale) -> None:
     a = t.person()
     A = a.name
     t.first(a)
-    t.say(
-        " saw a light in ",
-        " went by and saw a lamp burning in ",
-        " could not sleep, and saw that there was light in ",
-    )
+    t.say(" saw a light in ", " went by and saw a lamp burning in ", " could not sleep, and saw that there was light in ")
     site = t.pick(_SHOPS_AT_NIGHT, said=lambda p: p.name)
     t.w(site.name + ".")
     t.ask(f"Where did {A} see a light?", f"In {site.name}", site.name)
@@ -5202,44 +3858,20 @@ def night_lamp(t: Tale) -> None:
     if t.allowed(k):
         t.enter(k)
         t.tell(site.name, "keeper")
-        t.S(
-            f"{A} woke {K}.",
-            f"{A} ran to {k.home} for {K}.",
-            f"{A} knocked at {K}'s door.",
-        )
-        t.speak(
-            k,
-            "I put it out myself",
-            "What time is it?",
-            "Thieves do not light lamps",
-            "Are you sure?",
-            other=a,
-        )
+        t.S(f"{A} woke {K}.", f"{A} ran to {k.home} for {K}.", f"{A} knocked at {K}'s door.")
+        t.speak(k, "I put it out myself", "What time is it?", "Thieves do not light lamps", "Are you sure?", other=a)
         t.ask(f"Whom did {A} fetch?", K)
         both = f"{A} and {K}"
     else:
-        t.S(
-            f"{A} looked through the window.",
-            f"{A} tried the door, and it was open.",
-        )
+        t.S(f"{A} looked through the window.", f"{A} tried the door, and it was open.")
         both = A
     t.detail(0.7, "seen", "smell", "work")
     t.par(0.7, "smell", "table", "stock")
-    t.S(
-        "Inside sat ",
-        f"{both} went in on tiptoe. There was ",
-        "Among the shelves was ",
-    )
+    t.S("Inside sat ", f"{both} went in on tiptoe. There was ", "Among the shelves was ")
     b = t.person()
     B = b.name
     t.first(b, comma=False)
-    t.say(
-        ", asleep.",
-        ", with a book.",
-        ", eating.",
-        ", with a screw in one hand.",
-        ", counting.",
-    )
+    t.say(", asleep.", ", with a book.", ", eating.", ", with a screw in one hand.", ", counting.")
     t.ask(f"Who was in {site.name}?", B)
     t.speak(
         b,
@@ -5253,33 +3885,20 @@ def night_lamp(t: Tale) -> None:
     t.detail(0.9, "talk", "table", "stock", "remember")
     end = t.pick((0, 1, 2), (0.4, 0.35, 0.25))
     if end == 0:
-        t.S(
-            "So they made tea.",
-            "They put more wood on.",
-            f"{A} could not sleep either, and sat down.",
-        )
+        t.S("So they made tea.", "They put more wood on.", f"{A} could not sleep either, and sat down.")
         t.S(
             "When it got light they were still talking.",
             f"In the morning {site.name} opened early.",
             "Nobody went to bed that night.",
         )
     elif end == 1:
-        t.S(
-            "The light had been on since ",
-            "It had been going on every night since ",
-        )
+        t.S("The light had been on since ", "It had been going on every night since ")
         t.w(t.pick(DAYS, said=_itself))
         t.say(", and nobody had seen it.", ", it turned out.")
         t.S(f"{B} was given a key.", f"{B} left {pence(2)} for the oil.")
     else:
-        t.S(
-            f"{A} blew out the lamp and they all went home.",
-            f"{A} put a coat over {B} and closed the door softly.",
-        )
-        t.S(
-            "The next night there was a light again.",
-            "Nothing was said about it in the morning.",
-        )
+        t.S(f"{A} blew out the lamp and they all went home.", f"{A} put a coat over {B} and closed the door softly.")
+        t.S("The next night there was a light again.", "Nothing was said about it in the morning.")
     t.unasked("How much oil was left in the lamp?")
     t.info.summary = f"{A} saw a light in {site.name} at night, and it was {B}."
 
@@ -5291,16 +3910,9 @@ def dog(t: Tale) -> None:
     A = a.name
     t.first(a)
     t.say(" found a ", " was followed home by a ", " came home and met a ")
-    colour = t.pick(
-        ("brown", "white", "black", "grey", "spotted", "yellow"), said=_itself
-    )
+    colour = t.pick(("brown", "white", "black", "grey", "spotted", "yellow"), said=_itself)
     t.w(colour)
-    t.say(
-        " dog",
-        " dog with one ear up",
-        " dog without a collar",
-        " dog as big as a calf",
-    )
+    t.say(" dog", " dog with one ear up", " dog without a collar", " dog as big as a calf")
     t.say(" at ", " on the road to ")
     v = t.village()
     t.w(v + ".")
@@ -5319,16 +3931,8 @@ def dog(t: Tale) -> None:
         B = b.name
         t.w(f'{B}," said Tansy.')
     else:
-        t.S(
-            f"{A} asked round.",
-            f"{A} put up a notice.",
-            f"{A} let it walk ahead.",
-        )
-        t.S(
-            "It was the dog of ",
-            "It turned out to belong to ",
-            "It led the way to the house of ",
-        )
+        t.S(f"{A} asked round.", f"{A} put up a notice.", f"{A} let it walk ahead.")
+        t.S("It was the dog of ", "It turned out to belong to ", "It led the way to the house of ")
         b = t.person()
         B = b.name
         t.first(b, comma=False)
@@ -5373,30 +3977,12 @@ def dog(t: Tale) -> None:
         y = t.thing(FOODS + SMALL_GOODS)
         t.w(f"{y.a}, and a look from the dog.")
         t.holds[y.name] = A
-        t.info.summary = (
-            f"{A} found the {colour} dog that {B} had been looking for."
-        )
+        t.info.summary = f"{A} found the {colour} dog that {B} had been looking for."
     else:
-        t.speak(
-            b,
-            "I gave him to you last year",
-            "I have no dog",
-            "That is not mine, mine is here",
-            other=a,
-        )
-        t.S(
-            f"So {A} has a dog now.",
-            f"The dog chose {A}.",
-            f"{A} and {B} looked at the dog, and the dog looked at the sky.",
-        )
-        t.S(
-            "It answers to any name.",
-            "It is called Monday.",
-            f"It will only eat {th.name}.",
-        )
-        t.info.summary = (
-            f"{A} found a {colour} dog, and {B} did not want it back."
-        )
+        t.speak(b, "I gave him to you last year", "I have no dog", "That is not mine, mine is here", other=a)
+        t.S(f"So {A} has a dog now.", f"The dog chose {A}.", f"{A} and {B} looked at the dog, and the dog looked at the sky.")
+        t.S("It answers to any name.", "It is called Monday.", f"It will only eat {th.name}.")
+        t.info.summary = f"{A} found a {colour} dog, and {B} did not want it back."
     t.unasked("How old was the dog?")
     _ending(t, a, b)
 
@@ -5412,10 +3998,7 @@ def bridge(t: Tale) -> None:
         " was half way over High Bridge with ",
         " came to High Bridge from the north with ",
     )
-    x = t.pick(
-        [g for g in CART_GOODS if g.name not in t.ban_things],
-        said=lambda g: "a cart of " + g.plural,
-    )
+    x = t.pick([g for g in CART_GOODS if g.name not in t.ban_things], said=lambda g: "a cart of " + g.plural)
     t.use(x)
     t.w(f"a cart of {x.plural}")
     t.say(", and from the other side came ", ". Towards it came ")
@@ -5423,35 +4006,14 @@ def bridge(t: Tale) -> None:
     B = b.name
     t.first(b, kin=a)
     t.w(" with ")
-    y = t.pick(
-        [g for g in CART_GOODS if g is not x and g.name not in t.ban_things],
-        said=lambda g: g.plural,
-    )
+    y = t.pick([g for g in CART_GOODS if g is not x and g.name not in t.ban_things], said=lambda g: g.plural)
     t.use(y)
     t.w(f"{y.plural}.")
     t.ask(f"What was on {A}'s cart?", x.plural.capitalize(), x.plural)
     t.ask(f"What was on {B}'s cart?", y.plural.capitalize(), y.plural)
-    t.S(
-        "The bridge is one cart wide.",
-        "There is room there for one.",
-        "One of them had to go back.",
-    )
-    t.speak(
-        a,
-        "I was here first",
-        "After you",
-        "My horse cannot walk backwards",
-        "You have the lighter load",
-        other=b,
-    )
-    t.speak(
-        b,
-        "So was I",
-        "I have been on it longer",
-        "Mine can, but will not",
-        "I am in no hurry",
-        other=a,
-    )
+    t.S("The bridge is one cart wide.", "There is room there for one.", "One of them had to go back.")
+    t.speak(a, "I was here first", "After you", "My horse cannot walk backwards", "You have the lighter load", other=b)
+    t.speak(b, "So was I", "I have been on it longer", "Mine can, but will not", "I am in no hurry", other=a)
     t.detail(0.9, "seen", "talk", "remember")
     t.used.update(("clock", "went", "walk", "visitor"))
     n = t.number(2, 6)
@@ -5493,18 +4055,9 @@ def bridge(t: Tale) -> None:
         t.ask("Who went back?", A)
         t.info.summary = f"{A} and {B} met with their carts on a narrow bridge, and {A} went back."
     else:
-        t.S(
-            f"{B} backed off, and then {A} backed off too.",
-            "At the same moment both gave way.",
-        )
-        t.S(
-            "The bridge lay empty, and neither would go first.",
-            "They met again in the middle.",
-        )
-        t.S(
-            "It was dark before they were done.",
-            "It went on like that until supper.",
-        )
+        t.S(f"{B} backed off, and then {A} backed off too.", "At the same moment both gave way.")
+        t.S("The bridge lay empty, and neither would go first.", "They met again in the middle.")
+        t.S("It was dark before they were done.", "It went on like that until supper.")
         t.info.summary = f"{A} and {B} met with their carts on a narrow bridge, and each wanted to let the other go first."
     t.unasked("What were the horses called?")
 
@@ -5512,47 +4065,14 @@ def bridge(t: Tale) -> None:
 CART_GOODS = [
     g
     for g in GOODS
-    if g.name
-    not in (
-        "stamp",
-        "bottle of ink",
-        "alarm clock",
-        "ball of string",
-        "calendar",
-        "bar of soap",
-        "map of the valley",
-    )
+    if g.name not in ("stamp", "bottle of ink", "alarm clock", "ball of string", "calendar", "bar of soap", "map of the valley")
 ]
 _RUNNERS = [c for c in CHARACTERS if c.age < 45]
 _MASS_I = ("honey", "cheese", "rhubarb", "cabbage", "trout", "fish")
-_SHARED = [
-    c
-    for c in CHARACTERS
-    if sum(d.name[0] == c.name[0] for d in CHARACTERS) >= 3
-]
-_CARTERS = (
-    "Bess",
-    "Ben",
-    "Hugo",
-    "Jory",
-    "Hew",
-    "Cass",
-    "Gert",
-    "Rafe",
-    "Martha",
-    "Finn",
-    "Sam",
-    "Rowan",
-)
-_SELLERS = [
-    CHARACTER[s.keeper]
-    for s in SITES
-    if len(s.sells) >= 1
-    and s.kind in ("shop", "workshop", "office", "farm", "hall")
-]
-_SHOPS_AT_NIGHT = [
-    s for s in SITES if s.closes <= 20 and s.kind not in ("farm",)
-]
+_SHARED = [c for c in CHARACTERS if sum(d.name[0] == c.name[0] for d in CHARACTERS) >= 3]
+_CARTERS = ("Bess", "Ben", "Hugo", "Jory", "Hew", "Cass", "Gert", "Rafe", "Martha", "Finn", "Sam", "Rowan")
+_SELLERS = [CHARACTER[s.keeper] for s in SITES if len(s.sells) >= 1 and s.kind in ("shop", "workshop", "office", "farm", "hall")]
+_SHOPS_AT_NIGHT = [s for s in SITES if s.closes <= 20 and s.kind not in ("farm",)]
 
 PLOTS: dict[str, Callable[[Tale], None]] = {
     f.__name__: f
@@ -5566,10 +4086,7 @@ _HELD_OUT_PLOTS = (lent, mended, hidden, blown)
 
 
 def story(
-    chance: Chance,
-    cast_filter: Callable[[str], bool] | None = None,
-    held_out: bool = False,
-    plot: str | None = None,
+    chance: Chance, cast_filter: Callable[[str], bool] | None = None, held_out: bool = False, plot: str | None = None
 ) -> Story:
     """Write one story with `chance` and return what is known of it.
 
@@ -5601,12 +4118,6 @@ def story_questions(info: Story) -> list[Question]:
     for thing, who in info.holds.items():
         if any(q.answer == who and thing in q.question for q in info.questions):
             home = CHARACTER[who].home
-            out.append(
-                Question(
-                    f"Where does the one who has the {thing} at the end live?",
-                    f"At {home}",
-                    (home,),
-                )
-            )
+            out.append(Question(f"Where does the one who has the {thing} at the end live?", f"At {home}", (home,)))
     out += [Question(q, "I do not know") for q in info.unanswered]
     return out
