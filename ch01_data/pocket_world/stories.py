@@ -128,7 +128,7 @@ shoemaker: stitching a heel / waxing thread
 bookbinder: pressing pages / gluing a spine
 glove maker: cutting a thumb / looking for a glove
 lamp lighter: trimming a lamp / carrying a small ladder
-innkeeper: wiping the bar / setting up the chess board
+innkeeper: wiping the bar / setting up the chess men
 onion farmer: plaiting onions / hoeing a row
 inn cook: chopping leeks / grinding pepper
 grocer: writing in the ledger / cutting string
@@ -522,6 +522,10 @@ def _name_of(c: Character) -> str:
     return c.name
 
 
+def _several(k: int) -> Callable[[Thing], str]:
+    return lambda t: f"{_NUMBER[k]} {t.plural}"
+
+
 def _owner_of(t: Thing) -> str:
     return t.owner
 
@@ -587,6 +591,7 @@ class Tale:
         self.weather: str | None = None
         self.river = "low"
         self.night = False  # the plot plays at night
+        self.parts = False  # parts of the day may be named
         self.used: set[str] = set()  # kinds of detail told
         self.hours = (8, 16)  # what the clock may say
         self.fresh = True  # at the start of a paragraph
@@ -797,8 +802,13 @@ class Tale:
 
     # -- ways to begin, to pass time, to speak ------------------------------
 
-    def lead(self, kinds: tuple[str, ...] = _KINDS, sky: float = 0.4) -> None:
-        """Weather, or the day, or nothing; a name follows."""
+    def lead(self, kinds: tuple[str, ...] = _KINDS, sky: float = 0.4, parts: bool = False) -> None:
+        """Weather, or the day, or the hour, or nothing; a name follows.
+
+        `parts`: the day may be a morning or an evening, for a plot in which
+        no shop need be open.
+        """
+        self.parts = parts and not self.night
         if self.flip(sky):
             self.sky(kinds)
             self.w(" ")
@@ -815,20 +825,25 @@ class Tale:
 
     def a_day(self) -> None:
         """ "On Monday morning " """
-        start = self.say(*(_NIGHTS if self.night else _STARTS), weights=(0.5, 0.16, 0.1, 0.08, 0.08, 0.05, 0.03))
+        if self.night:
+            start = self.say(*_NIGHTS)
+        elif self.parts:
+            start = self.say(*_STARTS, weights=(0.5, 0.16, 0.1, 0.08, 0.08, 0.05, 0.03))
+        else:
+            start = self.say("On ", "One ", "Last ", "On the first ", weights=(0.6, 0.22, 0.1, 0.08))
         self.day = self.number(0, 6)
         self.w(DAYS[self.day])
         if start == "On the first ":
             month = self.pick(("March", "May", "June", "October", "November"))
             self.w(f" in {month}")
-        elif start in ("On ", "One ", "Last ") and not self.night:
+        elif self.parts and start in ("On ", "One ", "Last "):
             part = self.say(
                 "", " morning", " afternoon", " evening",
                 weights=(0.4, 0.35, 0.15, 0.1),
             )  # fmt: skip
             if part:
                 self.hours = _PART[part]
-        elif start in _PART and not self.night:
+        elif self.parts and start in _PART:
             self.hours = _PART[start]
         self.w(" ")
 
@@ -944,7 +959,7 @@ class Tale:
         for i in range(n):
             k = self.number(2, 6)
             word = _NUMBER[k]
-            th = self.thing(_CARRIED, said=lambda g, word=word: f"{word} {g.plural}")
+            th = self.thing(_CARRIED, said=_several(k))
             self.w(f"{word} {th.plural}")
             self.w("." if i == n - 1 else " and " if i == n - 2 else ", ")
 
@@ -974,7 +989,7 @@ class Tale:
         else:
             k = self.number(2, 9)
             word = _NUMBER[k]
-            th = self.thing(_CARRIED, said=lambda g: f"{word} {g.plural}")
+            th = self.thing(_CARRIED, said=_several(k))
             self.w(f"{word} {th.plural}.")
 
     def went(self) -> None:
@@ -1014,9 +1029,9 @@ class Tale:
 
     def talk(self) -> None:
         """What the two of them talked about."""
-        self.S("They talked about ", "There was talk of ", "They spoke of ", "First they had to talk about ")
+        form = self.S("They talked about ", "There was talk of ", "They spoke of ", "First they had to talk about ")
         self.topic()
-        if self.say(" and ", ", and then about ", ".") != ".":
+        if self.say(" and ", ", and then about " if form.endswith("about ") else ", and then of ", ".") != ".":
             self.topic()
             self.w(".")
 
@@ -1205,7 +1220,7 @@ def lent(t: Tale) -> None:
     """A thing is lent, and lent on, and asked for."""
     form = t.pick((0, 1, 2), (0.55, 0.25, 0.2))
     if form < 2:
-        t.lead()
+        t.lead(parts=True)
         a, th = t.owned()
     else:
         plea = t.S('"Could you lend me ', '"I need ', '"I have to borrow ')
@@ -1353,6 +1368,7 @@ def lent(t: Tale) -> None:
 
 def lost_key(t: Tale) -> None:
     """A keeper cannot open; the key turns up where nobody looked."""
+    t.used.add("clock")
     t.lead()
     a = t.person(KEEPERS)
     A = a.name
@@ -1774,7 +1790,7 @@ def debt(t: Tale) -> None:
     n = t.number(4, 20)
     t.w(f" {n} pence for ")
     k = t.number(2, 6)
-    goods = t.thing([g for g in SMALL_GOODS + FOODS if g.name != "pair of boots"], said=lambda g: f"{_NUMBER[k]} {g.plural}")
+    goods = t.thing([g for g in SMALL_GOODS + FOODS if g.name != "pair of boots"], said=_several(k))
     t.w(f"{_NUMBER[k]} {goods.plural}")
     t.say(".", " and had not slept well.", ", and meant to pay.", ", since the spring.")
     t.ask(f"How much did {A} owe {B}?", pence(n), str(n))
@@ -1851,7 +1867,7 @@ def debt(t: Tale) -> None:
 
 def delivery(t: Tale) -> None:
     """Two parcels go to the wrong doors."""
-    t.lead()
+    t.lead(parts=True)
     a = t.person([CHARACTER[n] for n in ("Tansy", "Bess", "Kit", "Gus", "Toby", "Cass", "Tam")])
     A = a.name
     t.first(a)
@@ -2039,6 +2055,7 @@ def mended(t: Tale) -> None:
         t.speak(b, "That will be two pence", "I can always mend it again", "Everyone says that", other=a)
         t.give(th, a)
         t.info.summary = f"{B} mended {A}'s {x}, and {A} did not like it mended."
+    t.unasked(f"Who had made the {x}?")
     t.ask(f"Who mended the {x}?", B)
     t.ask(f"Whose {x} was it?", f"{A}'s", A)
     _ending(t, a, b)
@@ -2060,7 +2077,7 @@ _MISHAPS = (
 
 def race(t: Tale) -> None:
     """Three run to the bell."""
-    t.lead(("fine", "wind", "heat", "frost"))
+    t.lead(("fine", "wind", "heat", "frost"), parts=True)
     a = t.person(_RUNNERS)
     A = a.name
     t.w(A)
@@ -2100,9 +2117,10 @@ def race(t: Tale) -> None:
         f"{A} started before the word was given, ",
         f"{A} went off like a hare, " if a.species != "hare" else f"{A} went off at once, ",
     )
-    t.say("then ", "until ", "but ")
-    fallen, ahead = t.pick(((a, b), (a, c), (b, c), (c, b)), (0.4, 0.3, 0.15, 0.15), said=lambda p: p[0].name)
-    t.w(fallen.name + " ")
+    t.say("then ", "but ")
+    fallen, ahead = t.pick(((a, b), (a, c), (b, c), (c, b)), (0.4, 0.3, 0.15, 0.15))
+    if fallen is not a:
+        t.w(fallen.name + " ")
     t.say(*_MISHAPS)
     t.w(".")
     t.S("That left ", "Now the first was ", "So into the lead went ")
@@ -2186,7 +2204,7 @@ def recipe(t: Tale) -> None:
     k = CHARACTER[site.keeper]
     known = not t.allowed(k)
     K = k.name
-    end = t.pick((0, 1, 2), (0.38, 0.34, 0.28)) if not known else t.pick((1, 3), (0.6, 0.4))
+    end = t.pick((0, 1, 2), (0.38, 0.34, 0.28)) if not known else 1
     t.par()
     if end == 0:
         t.enter(k)
@@ -2213,7 +2231,7 @@ def recipe(t: Tale) -> None:
         t.holds[x] = B
         t.info.summary = f"{A} fetched {i} from {site.name} and made {f.a} for {B}."
         t.ask(f"From whom did {A} get the {i}?", f"From {K}", K)
-    elif end in (1, 3):
+    elif end == 1:
         t.S(
             f"{site.name[0].upper() + site.name[1:]} was shut.",
             f"There was a note on the door: {i} again next week.",
@@ -2258,7 +2276,7 @@ def recipe(t: Tale) -> None:
 
 def purse(t: Tale) -> None:
     """A purse is found, and the owner must say what is in it."""
-    t.lead()
+    t.lead(parts=True)
     a = t.person()
     A = a.name
     t.first(a)
@@ -2278,6 +2296,7 @@ def purse(t: Tale) -> None:
     t.w(".")
     t.ask("How much was in the purse?", f"{n} pence", str(n))
     t.ask("What colour was the purse?", colour.capitalize(), colour)
+    t.unasked("How old was the purse?")
     t.ask(f"Where did {A} find the purse?", f"At {place}", place)
     if item:
         t.ask("What else was in the purse?", item.capitalize(), item)
@@ -2347,7 +2366,7 @@ def purse(t: Tale) -> None:
 
 def wrong_letter(t: Tale) -> None:
     """A letter goes to somebody whose name begins like the right one."""
-    t.lead()
+    t.lead(parts=True)
     a = t.person(_SHARED)
     A = a.name
     t.first(a)
@@ -2445,7 +2464,7 @@ def wrong_letter(t: Tale) -> None:
 
 def stuck_cart(t: Tale) -> None:
     """A cart is stuck, and one after another comes to push."""
-    t.lead(("rain", "fog", "frost", "fine"), sky=0.6)
+    t.lead(("rain", "fog", "frost", "fine"), sky=0.6, parts=True)
     a = t.person([CHARACTER[n] for n in _CARTERS])
     A = a.name
     t.first(a)
@@ -2797,7 +2816,7 @@ def snow(t: Tale) -> None:
         t.S(f"It was {B}, on the way to {a.home}.")
         t.detail(0.7, "talk", "remember")
         t.S(
-            f"They ate in the road, standing, and turned round."
+            "They ate in the road, standing, and turned round."
             if th.kind == "food"
             else f"{B} took the {x} there and then, and they both turned round.",
             "They talked until their feet were cold, and each went home.",
@@ -2834,7 +2853,7 @@ def snow(t: Tale) -> None:
         t.ask(f"Who took {A} in?", C)
         t.info.summary = f"{A} set out through the snow to see {B}, and {C} took {a.him} in."
     t.ask(f"Whom did {A} set out to see?", B)
-    t.unasked("How deep was the snow?")
+    t.unasked(f"What colour was {A}'s coat?")
 
 
 def ladder(t: Tale) -> None:
@@ -2862,7 +2881,7 @@ def ladder(t: Tale) -> None:
     n = t.pick((1, 2, 3), (0.35, 0.4, 0.25))
     names = []
     t.par()
-    for i in range(n):
+    for _i in range(n):
         t.sep()
         c = t.person()
         C = c.name
@@ -2941,7 +2960,7 @@ def minding(t: Tale) -> None:
     stock = [THING[x] for x in site.sells if x not in t.ban_things]
     stock = [x for x in stock if x.name not in t.info.things] or stock
     n = t.pick((1, 2, 3), (0.2, 0.5, 0.3))
-    for i in range(n):
+    for _i in range(n):
         t.sep()
         c = t.person()
         C = c.name
@@ -2952,7 +2971,7 @@ def minding(t: Tale) -> None:
             y = t.pick(stock, said=_a_of)
             t.w(y.a)
         else:
-            y = t.pick(stock, said=lambda g: f"{_NUMBER[k]} {g.plural}")
+            y = t.pick(stock, said=_several(k))
             t.w(f"{_NUMBER[k]} {y.plural}")
         t.use(y)
         cost = k * y.price
@@ -3114,7 +3133,7 @@ _COUNTED = (
 
 def rumour(t: Tale) -> None:
     """A number grows as it is passed on."""
-    t.lead()
+    t.lead(parts=True)
     a = t.person()
     A = a.name
     t.first(a)
@@ -3130,7 +3149,7 @@ def rumour(t: Tale) -> None:
     t.ask(f"How many {what} did {A} speak of?", _NUMBER[n].capitalize(), _NUMBER[n], str(n))
     names = [A, B]
     teller = b
-    for i in range(t.pick((1, 2, 3), (0.3, 0.45, 0.25))):
+    for _i in range(t.pick((1, 2, 3), (0.3, 0.45, 0.25))):
         t.S(
             f"{teller.name} told ",
             f"At {teller.home}, {teller.name} told ",
@@ -3220,7 +3239,7 @@ def bet(t: Tale) -> None:
     t.aside(B, ("manner", "trade", "species", "home"))
     t.detail(0.9, *TALK)
     t.par(0.5, "clock", "seen", "went")
-    t.S(f"To be sure, they asked ", "To be fair, they sent for ", "The counting was left to ")
+    t.S("To be sure, they asked ", "To be fair, they sent for ", "The counting was left to ")
     c = t.person()
     C = c.name
     t.first(c, comma=False)
@@ -3287,7 +3306,7 @@ def errands(t: Tale) -> None:
             th = t.thing(pool)
             t.w(th.a)
         else:
-            th = t.thing(pool, said=lambda g: f"{_NUMBER[k]} {g.plural}")
+            th = t.thing(pool, said=_several(k))
             t.w(f"{_NUMBER[k]} {th.plural}")
         items.append((k, th))
         t.w("." if i == n - 1 else " and " if i == n - 2 else ", ")
@@ -3644,7 +3663,7 @@ def paint(t: Tale) -> None:
     t.ask(f"Which colour came in by way of {B}?", two.capitalize(), two)
     t.detail(0.9, *OUT, "smell")
     t.par(0.6, "went", "clock", "work", "seen")
-    t.S(f"{A} came to look.", f"In the light it was something else.", f"When it was dry, {A} walked round it.")
+    t.S(f"{A} came to look.", "In the light it was something else.", f"When it was dry, {A} walked round it.")
     t.speak(a, f"That is not {one}", "What do you call this?", "It is very even", "Is it dry?", other=b)
     end = t.pick((0, 1, 2), (0.4, 0.33, 0.27))
     if end == 0:
@@ -3675,7 +3694,7 @@ def paint(t: Tale) -> None:
 
 def chess(t: Tale) -> None:
     """A game at the inn."""
-    t.lead()
+    t.lead(parts=True)
     a = t.person(ADULTS)
     A = a.name
     m = CHARACTER["Mungo"]
@@ -3905,7 +3924,7 @@ def night_lamp(t: Tale) -> None:
 
 def dog(t: Tale) -> None:
     """Whose dog is it?"""
-    t.lead()
+    t.lead(parts=True)
     a = t.person()
     A = a.name
     t.first(a)
@@ -3989,6 +4008,7 @@ def dog(t: Tale) -> None:
 
 def bridge(t: Tale) -> None:
     """Two carts meet on a bridge one cart wide."""
+    t.used.add("clock")
     t.lead()
     a = t.person(ADULTS)
     A = a.name
@@ -4106,6 +4126,8 @@ def story(
         run = chance.pick(_ALL_PLOTS)
     tale.info.plot = run.__name__
     run(tale)
+    if not tale.info.unanswered:
+        tale.unasked(f"What did {tale.cast[0].name} have for breakfast?")
     return tale.info
 
 
