@@ -72,6 +72,8 @@ def kernel_environment(preset: str) -> dict[str, str]:
         **os.environ,
         "LLM_PRESET": preset,
         "PYTHONHASHSEED": "0",
+        # tqdm asks every notebook for widgets that this book does not use
+        "PYTHONWARNINGS": "ignore:IProgress not found",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "TOKENIZERS_PARALLELISM": "false",
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from run import kernel_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("book", deadline=None, derandomize=True)
@@ -15,17 +16,14 @@ settings.load_profile("book")
 @pytest.fixture(scope="session")
 def offline() -> dict[str, str]:
     """An environment whose Python reaches no other machine."""
-    path = [str(ROOT / "book" / "offline"), os.environ.get("PYTHONPATH")]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, path)),
-        "HF_HUB_OFFLINE": "1",
+    environment = kernel_environment("smoke")
+    path = [str(ROOT / "book" / "offline"), environment["PYTHONPATH"]]
+    programs = [str(Path(sys.executable).parent), environment["PATH"]]
+    return environment | {
         "HF_DATASETS_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "LLM_PRESET": "smoke",
-        "PATH": os.pathsep.join(
-            [str(Path(sys.executable).parent), os.environ["PATH"]]
-        ),
+        "HF_HUB_OFFLINE": "1",
+        "PATH": os.pathsep.join(programs),
+        "PYTHONPATH": os.pathsep.join(path),
     }
 
 
