@@ -3,8 +3,9 @@
     python book/record.py           all chapters
     python book/record.py ch03      this one
 
-Only a chapter whose copy is up to date with its code is written. What differs
-from machine to machine (timings of cells, versions, folders) is left out.
+Only a chapter whose copy is up to date with its code is written; its worked
+solutions are run then, and recorded too. What differs from machine to machine
+(timings of cells, versions, folders) is left out.
 """
 
 import sys
@@ -13,8 +14,8 @@ import nbformat
 
 import export
 import keys
-from chapters import ROOT, existing, write_atomically
-from run import carry_outputs, copy_of, read_copy
+from chapters import ROOT, Chapter, existing, write_atomically
+from run import Stop, carry_outputs, copy_of, execute, read_copy
 
 PRESET = "pocket"
 
@@ -51,28 +52,39 @@ def clean(notebook) -> None:
             ]
 
 
+def write(path, notebook) -> None:
+    clean(notebook)
+    write_atomically(path, nbformat.writes(notebook) + "\n")
+    print(f"{path.relative_to(ROOT)}: recorded", flush=True)
+
+
+def record(chapter: Chapter, exports: keys.Exports) -> bool:
+    """Record one chapter and run its solutions; False if it is not fresh."""
+    copy = read_copy(copy_of(chapter, PRESET))
+    key = keys.key(chapter, PRESET, exports)
+    if copy is None or keys.changes(copy[1], key):
+        print(f"{chapter.name} has changed: run `make {chapter.name}` first")
+        return False
+    notebook = nbformat.read(chapter.notebook, as_version=4)
+    carry_outputs(copy[0], notebook)
+    write(chapter.notebook, notebook)
+    place = f"{chapter.folder.name}/solutions.ipynb"
+    solutions = Chapter(chapter.number, place, "Solutions")
+    if solutions.notebook.exists():
+        write(solutions.notebook, execute(solutions, PRESET)[0])
+    return True
+
+
 def main(arguments: list[str]) -> int:
     if failed := export.main([]):
         return failed
     exports = keys.Exports(export.TARGET.read_text(encoding="utf-8"))
-    behind = []
-    for chapter in existing():
-        if arguments and chapter.name not in arguments:
-            continue
-        copy = read_copy(copy_of(chapter, PRESET))
-        if copy is None or keys.changes(
-            copy[1], keys.key(chapter, PRESET, exports)
-        ):
-            behind.append(chapter.name)
-            continue
-        notebook = nbformat.read(chapter.notebook, as_version=4)
-        carry_outputs(copy[0], notebook)
-        clean(notebook)
-        write_atomically(chapter.notebook, nbformat.writes(notebook) + "\n")
-        print(f"{chapter.path}: recorded")
-    for name in behind:
-        print(f"{name} has changed since it ran: run `make {name}` first")
-    return 1 if behind else 0
+    wanted = [c for c in existing() if not arguments or c.name in arguments]
+    try:
+        return 0 if all([record(c, exports) for c in wanted]) else 1
+    except Stop as stop:
+        print(stop, file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
 from run import kernel_environment
 
 ROOT = Path(__file__).resolve().parent.parent

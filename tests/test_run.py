@@ -154,8 +154,11 @@ def test_an_unknown_chapter_and_preset_are_refused(book):
 
 def test_record_writes_outputs_back(book):
     book.tool("run", LLM_PRESET="pocket")
+    book.write("ch01_data/solutions.ipynb", ["print('solved')"])
     done = book.tool("record")
     assert done.returncode == 0, done.stdout
+    solved = nbformat.read(book.folder / "ch01_data/solutions.ipynb", 4)
+    assert printed(solved) == ["solved\n"]
     notebook = nbformat.read(book.folder / DATA, 4)
     assert printed(notebook) == ["2\n"]
     assert [c.id for c in notebook.cells][0] == "cell-0"
