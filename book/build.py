@@ -145,17 +145,10 @@ def check_log(log: str) -> None:
     lost = sorted(set(re.findall(r"Missing character: .*", log)))
     if lost:
         raise Failed("the PDF lacks signs:\n" + "\n".join(lost[:10]))
-    wide = re.findall(
-        r"Overfull \\hbox \((\d+(?:\.\d+)?)pt too wide\)[^\n]*\n[^\n]*", log
-    )
-    worst = max(map(float, wide), default=0.0)
-    if worst > OVERFULL:
-        found = [
-            line
-            for line in log.splitlines()
-            if line.startswith(f"Overfull \\hbox ({worst:g}")
-        ]
-        raise Failed(f"something runs {worst:.0f} pt off the page: {found}")
+    wide = re.findall(r"Overfull \\hbox \((\S+)pt too wide\)(.*\n.*)", log)
+    for points, place in wide:
+        if float(points) > OVERFULL:
+            raise Failed(f"something runs {points} pt off the page{place}")
 
 
 def pdf(pick: Callable[[Chapter], Path], build: Path) -> Path:

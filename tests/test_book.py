@@ -91,3 +91,25 @@ def test_marks_for_the_tools_are_not_shown(pages):
         text = page.read_text(encoding="utf-8")
         assert "NBVAL_" not in text
         assert "#| export" not in text
+
+
+@pytest.mark.parametrize(
+    ("log", "complaint"),
+    [
+        ("Missing character: There is no ж in font lmroman10", "lacks signs"),
+        ("Overfull \\hbox (90.5pt too wide) in paragraph\n[]x", "90.5 pt off"),
+    ],
+)
+def test_a_pdf_with_faults_is_refused(log, complaint):
+    with pytest.raises(build.Failed, match=complaint):
+        build.check_log(log)
+
+
+def test_a_pdf_without_faults_is_taken():
+    build.check_log("Overfull \\hbox (3.5pt too wide) in paragraph\n[]x")
+
+
+def test_missing_latex_is_told_with_what_to_install(monkeypatch):
+    monkeypatch.setattr(build.shutil, "which", lambda name: None)
+    with pytest.raises(build.Failed, match="apt-get install .*texlive-xetex"):
+        build.check_latex()
