@@ -834,7 +834,7 @@ class Tale:
         self.day = self.number(0, 6)
         self.w(DAYS[self.day])
         if start == "On the first ":
-            month = self.pick(("March", "May", "June", "October", "November"))
+            month = self.pick(_MONTHS.get(self.weather, _MONTHS["fine"]))
             self.w(f" in {month}")
         elif self.parts and start in ("On ", "One ", "Last "):
             part = self.say(
@@ -845,6 +845,8 @@ class Tale:
                 self.hours = _PART[part]
         elif self.parts and start in _PART:
             self.hours = _PART[start]
+        if self.hours[1] > 16:
+            self.used.update(("work", "eats"))
         self.w(" ")
 
     def sky(self, kinds: tuple[str, ...] = _KINDS) -> None:
@@ -889,14 +891,14 @@ class Tale:
             kind = self.pick(free)
             self.used.add(kind)
             getattr(self, kind)()
-            p *= 0.75
+            p *= 0.35
 
     def remember(self) -> None:
         """Somebody is reminded of something else."""
         a = self.cast[0].name
         form = self.S(
             '"You remember when ', f"{a} told how ", '"It is like the time when ', f"{a} had heard that ",
-            '"They say that ', f"{a} wanted to know whether ",
+            '"They say that ', f"{a} asked if it was true that ",
         )  # fmt: skip
         c = self.person()
         self.w(c.name + " ")
@@ -1137,6 +1139,11 @@ def _zipf_weights(n: int) -> tuple[float, ...]:
     return tuple(1.0 / (i + 1) for i in range(n))
 
 
+_MONTHS = {
+    "frost": ("January", "December", "February"),
+    "heat": ("June", "July", "August"),
+    "fine": ("March", "May", "September", "October"),
+}
 _STARTS = ("On ", "One ", "Early on ", "Late on ", "Last ", "At noon on ", "On the first ")
 _NIGHTS = (
     "In the night to ", "Very late on ", "Late on ", "On the night of ",
@@ -1254,7 +1261,7 @@ def lent(t: Tale) -> None:
     day = ""
     if back == 0:
         t.S('"I want it back by ', '"Bring it back on ', '"You may keep it until ')
-        day = t.pick(DAYS, said=_itself)
+        day = t.pick([d for d in DAYS if t.day is None or d != DAYS[t.day]], said=_itself)
         t.w(f'{day}," said {A}.')
         t.S('"Before that,"', '"You shall have it sooner,"', '"Of course,"', f'"{day}, then,"')
         t.say(f" said {B}.", f" {b.he if b.he != a.he else B} replied.")
@@ -1724,7 +1731,7 @@ def birthday(t: Tale) -> None:
                 "I had better ask everyone to stay",
                 "They keep",
                 "You can never have too many",
-                other=a,
+                other=b,
             )
             t.S(
                 "By night there were none.",
@@ -2353,7 +2360,7 @@ def purse(t: Tale) -> None:
         t.info.summary = f"{A} found a {colour} purse and gave it back to {C}."
     else:
         t.S(
-            f"{C} did not want the purse. {C} had put it there.",
+            f"{C} did not want the purse, having put it there.",
             f"{C} had laid it there on purpose, to see who was honest.",
             f"It was {C}'s, but the money was not.",
         )
@@ -2367,6 +2374,7 @@ def purse(t: Tale) -> None:
 def wrong_letter(t: Tale) -> None:
     """A letter goes to somebody whose name begins like the right one."""
     t.lead(parts=True)
+    t.used.add("clock")
     a = t.person(_SHARED)
     A = a.name
     t.first(a)
@@ -2565,10 +2573,13 @@ def swap(t: Tale) -> None:
     a = t.person()
     A = a.name
     t.first(a)
-    t.say(" went to the market hall with ", " took to the market ", " had no use for ")
+    how = t.say(" went to the market hall with ", " was at the market hall with ", " had no use for ")
     x = t.thing(SMALL_GOODS + FOODS)
     t.w(x.a)
-    t.say(".", " and no money.", ", and hoped to change it.", ", and was early.")
+    if how == " had no use for ":
+        t.say(" and took it to the market hall.", ", so it went to the market hall.", " any more, and market day had come.")
+    else:
+        t.say(".", " and no money.", ", and hoped to change it.", ", and was early.")
     start, have = x, x
     t.where[A] = "the market hall"
     if t.flip(0.35):
@@ -3245,7 +3256,7 @@ def bet(t: Tale) -> None:
     t.first(c, comma=False)
     t.say(f". {C} had to {way}.", f". {C} was told to {way}.")
     t.ask("Who counted?", C)
-    t.detail(0.7, "smell", "table", "seen", "stock")
+    t.detail(0.7, "smell", "seen", "went", "clock")
     shift = t.pick((-5, -3, -1, 1, 3, 5))
     z = (x if shift < 0 else y) + shift
     tie = abs(z - x) == abs(z - y)
@@ -3315,7 +3326,7 @@ def errands(t: Tale) -> None:
     left = coin
     forgot = t.flip(0.45)
     bought = items[:-1] if forgot else items
-    for i, (k, th) in enumerate(bought):
+    for k, th in bought:
         cost = k * th.price
         site = PLACE[th.sold_at]
         what = th.name if k == 1 else th.plural
@@ -3327,11 +3338,10 @@ def errands(t: Tale) -> None:
         t.ask(f"Where did {A} buy the {what}?", f"At {site.name}", site.name)
         t.ask(f"How much did the {what} cost?", pence(cost), str(cost))
         t.holds[th.name] = A
-        if t.flip(0.3):
-            k_ = CHARACTER[site.keeper]
-            if t.allowed(k_) or k_.name in t.named and k_ is not a:
-                t._meet(k_)
-                t.S(f"{k_.name} was {DOING[k_.trade][0]}.", f"{k_.name} was {DOING[k_.trade][1]}.")
+        k_ = CHARACTER[site.keeper]
+        if t.allowed(k_) and t.flip(0.3):
+            t._meet(k_)
+            t.S(f"{k_.name} was {DOING[k_.trade][0]}.", f"{k_.name} was {DOING[k_.trade][1]}.")
     t.S(f"That left {pence(left)}.", f"There were {left} pence left over." if left > 1 else f"There was {pence(left)} left over.")
     t.ask("How much was left?", pence(left), str(left))
     if forgot:
@@ -3599,7 +3609,7 @@ def queue(t: Tale) -> None:
     end = t.pick((0, 1, 2, 3), (0.32, 0.28, 0.22, 0.18))
     if end == 0:
         t.S(f"{A} bought it and looked round.", f"It was {A}'s by right.")
-        t.S(f"{C} had come the furthest, from {c.home}.", f"{B} looked at the floor, and {C} looked at the {x}.")
+        t.S(f"{C} had come all the way from {c.home}.", f"{B} looked at the floor, and {C} looked at the {x}.")
         t.S(f"{A} had it cut in three.", f'"Has anyone a knife?" asked {A}.')
         t.info.summary = f"{A}, {B} and {C} stood in line at {site.name}, and {A} shared the last {x}."
         t.ask(f"Who bought the {x}?", A)
@@ -3884,7 +3894,7 @@ def night_lamp(t: Tale) -> None:
     else:
         t.S(f"{A} looked through the window.", f"{A} tried the door, and it was open.")
         both = A
-    t.detail(0.7, "seen", "smell", "work")
+    t.detail(0.7, "seen", "smell")
     t.par(0.7, "smell", "table", "stock")
     t.S("Inside sat ", f"{both} went in on tiptoe. There was ", "Among the shelves was ")
     b = t.person()
@@ -4018,9 +4028,9 @@ def bridge(t: Tale) -> None:
         " was half way over High Bridge with ",
         " came to High Bridge from the north with ",
     )
-    x = t.pick([g for g in CART_GOODS if g.name not in t.ban_things], said=lambda g: "a cart of " + g.plural)
+    x = t.pick([g for g in CART_GOODS if g.name not in t.ban_things], said=lambda g: "a cart full of " + g.plural)
     t.use(x)
-    t.w(f"a cart of {x.plural}")
+    t.w(f"a cart full of {x.plural}")
     t.say(", and from the other side came ", ". Towards it came ")
     b = t.person(ADULTS)
     B = b.name
@@ -4067,9 +4077,8 @@ def bridge(t: Tale) -> None:
             f"{C} walked between the wheels and out at the other side, and that decided it. {A} went back.",
         )
         t.S(
-            f"{A} gave way with a good face, and {B} gave {a.him} one of the {y.plural}."
-            if a.he != b.he
-            else f"{A} gave way with a good face, and got one of the {y.plural} for it.",
+            f"{B} gave {A} one of the {y.plural} for it.",
+            "It took an hour, and the horse did not like it.",
             f"{B} took off {b.his} hat.",
         )
         t.ask("Who went back?", A)
