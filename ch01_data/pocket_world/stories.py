@@ -1794,12 +1794,15 @@ def debt(t: Tale) -> None:
     b = t.person(ADULTS, near=a)
     B = b.name
     t.first(b, kin=a)
-    n = t.number(4, 20)
-    t.w(f" {n} pence for ")
-    k = t.number(2, 6)
-    goods = t.thing([g for g in SMALL_GOODS + FOODS if g.name != "pair of boots"], said=_several(k))
+    t.w(" for ")
+    k = t.number(2, 5)
+    goods = t.thing([g for g in _CARRIED if 2 <= g.price <= 9], said=_several(k))
     t.w(f"{_NUMBER[k]} {goods.plural}")
-    t.say(".", " and had not slept well.", ", and meant to pay.", ", since the spring.")
+    t.say(".", " and had not slept well.", ", and meant to pay.", " since the spring.", ", bought in a hurry.")
+    if t.flip(0.5):
+        t.tell(goods.name, "price")
+    n = k * goods.price
+    t.S(f"That made {n} pence.", f"It came to {n} pence.", f"In all it was {n} pence.")
     t.ask(f"How much did {A} owe {B}?", pence(n), str(n))
     t.ask(f"For what did {A} owe {B} money?", f"For {_NUMBER[k]} {goods.plural}", goods.plural, f"{_NUMBER[k]} {goods.plural}")
     t.aside(B, ("home", "workplace", "manner", "trade"))
