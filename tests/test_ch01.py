@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pocket_world.web import jaccard, pages, shingles
 
 import llm_utils as lu
+from pocket_world.web import jaccard, pages, shingles
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "pretrain"
 
@@ -192,7 +192,8 @@ def test_cleaning_keeps_paragraphs_and_indentation():
 
 # -- pages -------------------------------------------------------------------
 
-NASTY = """<!doctype html><html><head><title>T</title><style>p{}</style></head>
+NASTY = """<!doctype html><html><head><title>T</title><style>p{}</style>
+</head>
 <body onload="x()"><!-- <p>gone</p> -->
 <header><h1>The Courier</h1><nav><ul><li><a href=/>Home</a><li><a href=/l>Letters
 </a></ul></nav></header>
@@ -391,6 +392,8 @@ def test_private_values_go(value):
         "The level stood at 1.204 at six and 1.310 at noon.",
         "ISBN 978-0-306-40615-7, 1,000,000 copies, 0.000001 mm",
         "He has 12 345 678 pears.",
+        "Sheet 012 3456 is torn.",
+        "The reservoir holds 01632 960412.5 buckets.",
         "Meet at mill.example today? No: at the mill.",
     ],
 )
@@ -521,6 +524,21 @@ def test_few_and_empty_texts_are_no_trouble():
     assert lu.near_duplicates(["", "", "!"]) == []
     assert lu.deduplicate(["", "", "a b", "A, b!"]) == [0, 2]
     assert lu.deduplicate([]) == []
+
+
+def test_a_text_is_cut_alone():
+    """Its shingles do not reach into the text that comes next."""
+    alone, _ = lu.shingle_hashes(["Wren waits"])
+    hashes, starts = lu.shingle_hashes(["Wren waits", "for a long time now"])
+    assert starts.tolist() == [0, 1, 2]
+    assert hashes[0] == alone[0]
+
+
+def test_nothing_goes_because_of_something_that_went():
+    words = [f"w{i}" for i in range(100)]
+    chain = [" ".join(words[k : k + 90]) for k in (0, 5, 10)]
+    assert lu.near_duplicates(chain) == [(0, 1), (1, 2)]
+    assert lu.deduplicate(chain) == [0, 2]
 
 
 def test_deduplication_keeps_one_of_each_family(crawl):
