@@ -126,7 +126,7 @@ tailor: sewing a pocket / threading a needle
 seed seller: filling paper bags / sorting beans
 shoemaker: stitching a heel / waxing thread
 bookbinder: pressing pages / gluing a spine
-glove maker: cutting a thumb / looking for a glove
+glove maker: stitching a cuff / looking for a glove
 lamp lighter: trimming a lamp / carrying a small ladder
 innkeeper: wiping the bar / setting up the chess men
 onion farmer: plaiting onions / hoeing a row
@@ -1790,7 +1790,7 @@ def debt(t: Tale) -> None:
     a = t.person(ADULTS)
     A = a.name
     t.first(a)
-    t.say(" owed ", " had owed ", " still owed ")
+    t.say(" owed ", " still owed ")
     b = t.person(ADULTS, near=a)
     B = b.name
     t.first(b, kin=a)
