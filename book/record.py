@@ -1,13 +1,17 @@
-"""Write the outputs of the last pocket run into the committed notebooks.
+"""Write the outputs of the last run into the committed notebooks.
 
     python book/record.py           all chapters
     python book/record.py ch03      this one
 
 Only a chapter whose copy is up to date with its code is written; its worked
 solutions are run then, and recorded too. What differs from machine to machine
-(timings of cells, versions, folders) is left out.
+(timings of cells, versions, folders) is left out. The report card of the run
+goes to results/<preset>.json, with the date and the command.
 """
 
+import datetime
+import json
+import os
 import sys
 
 import nbformat
@@ -17,7 +21,7 @@ import keys
 from chapters import ROOT, Chapter, existing, write_atomically
 from run import Stop, carry_outputs, copy_of, execute, read_copy
 
-PRESET = "pocket"
+PRESET = os.environ.get("LLM_PRESET", "pocket")
 
 
 def scrub(value):
@@ -75,13 +79,30 @@ def record(chapter: Chapter, exports: keys.Exports) -> bool:
     return True
 
 
+def record_card() -> None:
+    """Keep the report card of the run among the results."""
+    card = ROOT / "artifacts" / PRESET / "report.json"
+    if card.exists():
+        measured = {
+            "command": f"make book LLM_PRESET={PRESET}",
+            "date": datetime.date.today().isoformat(),
+            **json.loads(card.read_text(encoding="utf-8")),
+        }
+        write_atomically(
+            ROOT / "results" / f"{PRESET}.json",
+            json.dumps(scrub(measured), indent=1, ensure_ascii=False) + "\n",
+        )
+
+
 def main(arguments: list[str]) -> int:
     if failed := export.main([]):
         return failed
     exports = keys.Exports(export.TARGET.read_text(encoding="utf-8"))
     wanted = [c for c in existing() if not arguments or c.name in arguments]
     try:
-        return 0 if all([record(c, exports) for c in wanted]) else 1
+        whole = all([record(c, exports) for c in wanted])
+        record_card()
+        return 0 if whole else 1
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1
