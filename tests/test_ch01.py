@@ -393,7 +393,7 @@ def test_private_values_go(value):
         "ISBN 978-0-306-40615-7, 1,000,000 copies, 0.000001 mm",
         "He has 12 345 678 pears.",
         "Sheet 012 3456 is torn.",
-        "The reservoir holds 01632 960412.5 buckets.",
+        "The reservoir holds 0412771203,5 buckets.",
         "Meet at mill.example today? No: at the mill.",
     ],
 )
