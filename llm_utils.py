@@ -1,0 +1,5036 @@
+"""What the chapters of the book export, in one module.
+
+Generated from the notebooks by `python book/export.py`. Do not edit: change
+the notebook cell named above each piece, then export again.
+"""
+
+import codecs
+import contextlib
+import copy
+import ctypes
+import functools
+import glob
+import gzip
+import hashlib
+import heapq
+import io
+import itertools
+import json
+import lzma
+import math
+import os
+import platform
+import random
+import re
+import shutil
+import tempfile
+import time
+import unicodedata
+import warnings
+import zlib
+from array import array
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+import regex
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import Dataset
+
+__all__ = [
+    "project_root",
+    "preset",
+    "artifact",
+    "atomic_file",
+    "atomic_folder",
+    "write_json",
+    "read_json",
+    "write_lines",
+    "read_lines",
+    "sha256_file",
+    "seed_everything",
+    "record_measures",
+    "precision_recall",
+    "token_f1",
+    "decode_bytes",
+    "repair_mojibake",
+    "clean_text",
+    "parse_html",
+    "BLOCK_TAGS",
+    "SILENT_TAGS",
+    "is_furniture",
+    "PageBlock",
+    "page_blocks",
+    "block_score",
+    "main_run",
+    "extract_text",
+    "drop_shared_paragraphs",
+    "STOP_WORDS",
+    "quality_signals",
+    "hashed_ngrams",
+    "QualityClassifier",
+    "word_ids",
+    "shingle_hashes",
+    "jaccard_similarity",
+    "minhash_signatures",
+    "candidate_probability",
+    "choose_bands",
+    "candidate_pairs",
+    "near_duplicates",
+    "deduplicate",
+    "redact_pii",
+    "corpus_split",
+    "open_compressed",
+    "CORPUS_SUFFIXES",
+    "corpus_files",
+    "read_corpus",
+    "load_corpus",
+    "byte_alphabet",
+    "merge_pair",
+    "GPT2_PATTERN",
+    "DIGIT_PATTERN",
+    "index_pairs",
+    "learn_merges",
+    "merge_word",
+    "SPECIAL_TOKENS",
+    "split_special",
+    "BPEVocabulary",
+    "BPECoder",
+    "LETTERS",
+    "spell_token",
+    "vocabulary_names",
+    "tokenizer_json",
+    "read_merges",
+    "read_special_and_pattern",
+    "BPEFiles",
+    "document_text",
+    "BPETokenizer",
+    "ShardWriter",
+    "write_shards",
+    "TokenArray",
+    "TokenDataset",
+    "scaled_dot_product_attention",
+    "causal_mask",
+    "rope_frequencies",
+    "rope_table",
+    "rotate",
+    "apply_rope",
+    "KVCache",
+    "flash_attention",
+    "dense_attention",
+    "MultiHeadAttention",
+    "attention_weights",
+    "ModelConfig",
+    "LayerNorm",
+    "RMSNorm",
+    "FeedForward",
+    "make_norm",
+    "Block",
+    "initialise",
+    "GPT",
+    "count_parameters",
+    "parameter_table",
+    "to_transformers",
+    "from_transformers",
+    "flops_per_token",
+    "memory_bytes",
+    "save_model",
+    "load_model",
+    "pack_documents",
+    "Batches",
+    "fast_dtype",
+    "mixed_precision",
+    "keep_freed_memory",
+    "document_nats",
+    "evaluate",
+    "newton_schulz",
+    "Muon",
+    "TrainConfig",
+    "learning_rate",
+    "make_optimizers",
+    "optimizer_step",
+    "workers",
+    "batch_loss",
+    "save_checkpoint",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "History",
+    "plot_history",
+    "train",
+    "RECIPES",
+    "sample",
+    "generate",
+    "generate_batch",
+    "fact_accuracy",
+    "start_workers",
+    "stop_workers",
+    "prepare_shards",
+    "pretrain",
+    "SequenceClassifier",
+    "LoRALinear",
+    "add_lora",
+    "merge_lora",
+    "ChatFormat",
+    "as_messages",
+    "InstructionDataset",
+    "collate",
+    "length_batches",
+    "finetune",
+    "answer_tasks",
+    "share",
+    "mark_answers",
+    "score_answers",
+    "sequence_logprob",
+    "PreferenceDataset",
+    "collate_pairs",
+    "pair_logprobs",
+    "dpo_loss",
+    "train_dpo",
+    "policy_kl",
+    "RewardModel",
+    "train_reward_model",
+    "reward_accuracy",
+    "group_advantages",
+    "token_logprobs",
+    "grpo_loss",
+    "train_grpo",
+]
+
+
+# ch01_data/data.ipynb [workshop-paths]
+def project_root() -> Path:
+    """The folder that holds the chapters, wherever the kernel stands.
+
+    Raises FileNotFoundError outside the book's folder. Built in chapter 1.
+    """
+    here = Path(globals().get("__file__", Path.cwd() / "notebook")).resolve()
+    for folder in here.parents:
+        if (folder / "ch01_data" / "pocket_world").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"{here.parent} is not inside the book: start from its folder"
+    )
+
+
+def preset() -> str:
+    """The size of this run: "smoke", "pocket" (the default) or "gpt2-124m".
+
+    Read from LLM_PRESET; any other value raises ValueError.
+    Built in chapter 1.
+    """
+    name = os.environ.get("LLM_PRESET", "pocket")
+    if name not in ("smoke", "pocket", "gpt2-124m"):
+        raise ValueError(
+            f"LLM_PRESET is {name!r}: choose smoke, pocket or gpt2-124m"
+        )
+    return name
+
+
+# ch01_data/data.ipynb [workshop-artifact-code]
+def artifact(*parts: str, made_by: str | None = None) -> Path:
+    """The path artifacts/<preset>/<parts> of this run.
+
+    With `made_by` (a chapter, "ch05") it must exist: FileNotFoundError names
+    the command that makes it. Built in chapter 1.
+    """
+    path = project_root() / "artifacts" / preset() / Path(*parts)
+    if made_by is not None and not path.exists():
+        shown = path.relative_to(project_root())
+        raise FileNotFoundError(
+            f"{shown} is missing: run `make {made_by}` first"
+        )
+    return path
+
+
+# ch01_data/data.ipynb [workshop-atomic-code]
+@contextlib.contextmanager
+def atomic_file(path):
+    """Yield a temporary path beside `path`, renamed over it if all goes well.
+
+    On an exception the temporary file is removed and `path` stays as it was.
+    Built in chapter 1.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".part"
+    )
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+# ch01_data/data.ipynb [workshop-folder-code]
+@contextlib.contextmanager
+def atomic_folder(path):
+    """Yield an empty folder beside `path`, renamed over it if all goes well.
+
+    An older folder at `path` is replaced as a whole; on an exception it stays
+    as it was and the new one is removed. Built in chapter 1.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    old = part.with_name(part.name + ".old")
+    try:
+        yield part
+        os.chmod(part, 0o755)
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(part, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+# ch01_data/data.ipynb [workshop-json-code]
+def write_json(path, obj) -> None:
+    """Write `obj` as JSON to `path`, whole or not at all.
+
+    A number that is not finite raises ValueError. Built in chapter 1.
+    """
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    with atomic_file(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """What `write_json` wrote; ValueError names a file that is not JSON.
+
+    Built in chapter 1.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def write_lines(path, rows) -> int:
+    """Write an iterable of dicts to `path` as JSON Lines; return their number.
+
+    Whole or not at all. Built in chapter 1.
+    """
+    count = 0
+    with atomic_file(path) as part:
+        with open(part, "w", encoding="utf-8", newline="\n") as file:
+            for count, row in enumerate(rows, 1):
+                line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+                file.write(line + "\n")
+    return count
+
+
+def read_lines(path):
+    """Iterate over the dicts of a JSON Lines file.
+
+    ValueError names the file and the line that cannot be read. Built in
+    chapter 1.
+    """
+    def rows(file):
+        with file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield json.loads(line.decode("utf-8"))
+                except ValueError as error:
+                    raise ValueError(
+                        f"{path}, line {number}: {error}"
+                    ) from None
+
+    return rows(open(path, "rb"))
+
+
+# ch01_data/data.ipynb [workshop-rest-code]
+def sha256_file(path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hex digits. Built in chapter 1."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's, NumPy's and torch's global generators.
+
+    Built in chapter 1.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def record_measures(chapter: str, measures: dict) -> None:
+    """Add `measures` to artifacts/<preset>/measured/<chapter>.json.
+
+    Keys are those of the report card ("data.extract_f1"); a key recorded
+    before takes the new value. Built in chapter 1.
+    """
+    path = artifact("measured", f"{chapter}.json")
+    known = read_json(path) if path.exists() else {}
+    write_json(path, known | measures)
+
+
+# ch01_data/data.ipynb [score-export]
+def precision_recall(found, truth) -> tuple[float, float]:
+    """Precision and recall of a set found against the true set.
+
+    Both 1.0 where there was nothing to be wrong about. Built in chapter 1.
+    """
+    found, truth = set(found), set(truth)
+    right = len(found & truth)
+    precision = right / len(found) if found else 1.0
+    return precision, right / len(truth) if truth else 1.0
+
+
+def token_f1(found: str, truth: str) -> float:
+    """F1 of the words of a text against the true text, order aside.
+
+    Between 0 and 1; 1.0 for two empty texts. Built in chapter 1.
+    """
+    a, b = Counter(found.split()), Counter(truth.split())
+    total = a.total() + b.total()
+    return 2 * (a & b).total() / total if total else 1.0
+
+
+# ch01_data/data.ipynb [export-decode]
+def decode_bytes(data: bytes) -> str:
+    """The characters of a page of unknown encoding. Never raises.
+
+    A byte order mark is believed; then UTF-8, if the bytes are UTF-8 but for
+    a tenth of their characters; then the charset the page declares, if it
+    fits; then Windows-1252, which browsers take for all Western pages.
+    Built in chapter 1.
+    """
+    for mark, codec in (
+        (codecs.BOM_UTF8, "utf-8"),
+        (codecs.BOM_UTF16_LE, "utf-16-le"),
+        (codecs.BOM_UTF16_BE, "utf-16-be"),
+    ):
+        if data.startswith(mark):
+            return data[len(mark) :].decode(codec, "replace")
+    text = data.decode("utf-8", "replace")
+    broken = text.count("\ufffd")
+    foreign = sum(map(len, re.findall(r"[^\x00-\x7f\ufffd]+", text)))
+    if broken <= foreign / 10:
+        return text
+    found = re.search(rb"charset\s*=\s*[\"']?([\w.:-]{2,30})", data[:4096])
+    declared = found[1].decode("ascii", "replace") if found else ""
+    if declared.lower() not in ("", "iso-8859-1", "latin1", "utf-8", "utf8"):
+        with contextlib.suppress(LookupError, ValueError):
+            if b"<html>".decode(declared) == "<html>":
+                return data.decode(declared)
+    return "".join(map(chr, data)).translate(_WINDOWS_1252)
+
+
+# Windows-1252 is Latin-1 with printing marks where Latin-1 has control codes;
+# five bytes it leaves out stay what they are in Latin-1.
+_WINDOWS_1252 = {
+    byte: bytes([byte]).decode("cp1252")
+    for byte in range(0x80, 0xA0)
+    if byte not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
+}
+
+
+# ch01_data/data.ipynb [export-mojibake]
+_BYTE_OF = {chr(b): b for b in range(0x80, 0x100)}
+_BYTE_OF |= {c: b for b, c in _WINDOWS_1252.items()}
+_LATER = "".join(c for c, byte in _BYTE_OF.items() if byte < 0xC0)
+_TAIL = f"[{re.escape(_LATER)}]"
+_MOJIBAKE = re.compile(
+    f"[\u00c2-\u00c5]{_TAIL}"  # two bytes: é, ü, œ, £
+    "|\u00c6\u2019|\u00cb[\u2020\u0153]"  # what a second reading makes: ƒ ˆ ˜
+    "|\u00cc[\u20ac\x81\u201a\u0192\u201e\u02c6\u0160\u00a7]"  # loose accents
+    f"|\u00e2{_TAIL}{_TAIL}"  # three bytes: dashes, curly quotes, €
+    f"|\u00ef[\u00ac\u00bb]{_TAIL}"  # ligatures, a lost byte order mark
+)
+
+
+def _undo(match) -> str:
+    seen = match[0]
+    try:
+        return bytes(_BYTE_OF[c] for c in seen).decode("utf-8")
+    except ValueError:
+        return seen
+
+
+def repair_mojibake(text: str) -> str:
+    """Undo UTF-8 that was read as Windows-1252, once or more often.
+
+    Only sequences that spell a European letter or a punctuation mark are
+    touched, one by one, so that a text may be broken in part.
+    Built in chapter 1.
+    """
+    while (repaired := _MOJIBAKE.sub(_undo, text)) != text:
+        text = repaired
+    return text
+
+
+# ch01_data/data.ipynb [export-clean]
+_INVISIBLE = re.compile(
+    "[\u00ad\u200b\u200e\u200f\u2060\ufeff\ufff9-\ufffb"
+    "\x00-\x08\x0e-\x1f\x7f-\x9f]"
+)
+_SAME = str.maketrans({
+    "\u2018": "'", "\u2019": "'", "\u201b": "'", "\u02bc": "'",
+    "\u201c": '"', "\u201d": '"', "\u201e": '"', "\u201f": '"',
+    "\u2026": "...", "\r": "\n", "\x0b": "\n", "\x0c": "\n",
+    "\u2028": "\n", "\u2029": "\n\n",
+})  # fmt: skip
+_SPACES = re.compile(r"[^\S\n]")
+_GAP = re.compile(r"(?<=\S)  +")
+_LINE_END = re.compile(r" +$", re.M)
+_BLANK = re.compile(r"\n{3,}")
+
+
+def clean_text(text: str) -> str:
+    """One spelling for what reads the same.
+
+    Repairs mojibake, composes accents (NFC), takes out soft hyphens and other
+    invisible characters, makes quotes straight and spaces single; keeps the
+    indentation of lines and empty lines between paragraphs. Applying it twice
+    changes nothing more. Built in chapter 1.
+    """
+    before = None
+    while text != before:
+        before = text
+        text = repair_mojibake(text.replace("\r\n", "\n")).translate(_SAME)
+        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+        text = _GAP.sub(" ", _SPACES.sub(" ", text))
+        text = _BLANK.sub("\n\n", _LINE_END.sub("", text)).strip("\n")
+    return text
+
+
+# ch01_data/data.ipynb [export-parse]
+def parse_html(html: str | bytes):
+    """The tree of a page as lxml builds it, without comments; None if empty.
+
+    Bytes are decoded by `decode_bytes`. Never raises. Built in chapter 1.
+    """
+    from lxml import etree
+
+    if isinstance(html, bytes):
+        html = decode_bytes(html)
+    data = html.replace("\0", "").encode("utf-8", "replace")
+    parser = etree.HTMLParser(
+        encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True
+    )
+    try:
+        return etree.fromstring(data, parser)
+    except etree.LxmlError:
+        return None
+
+
+# ch01_data/data.ipynb [export-tags]
+BLOCK_TAGS = frozenset(
+    "address article aside blockquote body center dd details div dl dt "
+    "fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 header hgroup "
+    "hr html legend li main nav ol p pre section summary table tbody tfoot "
+    "thead tr ul".split()
+)
+SILENT_TAGS = tuple(
+    "applet audio button canvas head iframe input noscript object option "
+    "script select style svg template textarea title video".split()
+)
+
+
+# ch01_data/data.ipynb [export-furniture]
+_FURNITURE_TAGS = frozenset(("nav", "footer", "aside", "menu", "small"))
+_FURNITURE_NAMES = re.compile(
+    r"(?<![a-z])(?:ads?|advert|advertisement|also|author|banner|breadcrumbs?"
+    r"|buttons?|byline|comments?|consent|cookies?|footer|header|login|logo"
+    r"|masthead|menu|modal|nav|navbar|navigation|overlay|pager|pagination"
+    r"|popup|price|promo|related|share|sharing|sidebar|signature|skip|social"
+    r"|sponsor|subscribe|toc|toolbar)(?![a-z])"
+)
+
+
+_AGO = re.compile(r"\b\d+ (?:minute|hour|day|week|month|year)s? ago\b")
+
+
+def _is_teaser(node) -> bool:
+    """Whether an element is headed by a link: it tells of another page."""
+    for child in node:
+        if child.tag in ("h2", "h3", "h4", "h5", "h6"):
+            link = child.find("a[@href]")
+            return link is not None and (
+                not link.get("href").startswith("#")
+                and len("".join(link.itertext()).split()) > 1
+                and len("".join(node.itertext()).split()) < 60
+            )
+    return False
+
+
+def _is_reply(node) -> bool:
+    """Whether an element says, in its own words, how long ago it was said."""
+    own = [node.text, *(child.tail for child in node)]
+    return any(piece and _AGO.search(piece) for piece in own)
+
+
+def is_furniture(node, page_length: int) -> bool:
+    """Whether the markup of an element says that it is not the text.
+
+    `page_length` is the page's length in characters: a name such as "header"
+    is not believed on an element that holds more than half of the page.
+    Built in chapter 1.
+    """
+    style = (node.get("style") or "").replace(" ", "").lower()
+    if "display:none" in style or node.get("hidden") is not None:
+        return True
+    names = " ".join(filter(None, map(node.get, ("class", "id", "role"))))
+    named = bool(names) and _FURNITURE_NAMES.search(names.lower())
+    small = node.tag == "font" and node.get("size") in ("1", "-1", "-2")
+    banner = node.tag == "header" and not any(
+        a.tag in ("article", "main") for a in node.iterancestors()
+    )
+    panel = node.tag in ("div", "p") and node.find("button") is not None
+    boxed = node.tag in ("div", "li", "article", "section")
+    other = boxed and (_is_teaser(node) or _is_reply(node))
+    marks = (named, small, banner, panel, other)
+    if node.tag in _FURNITURE_TAGS or any(marks):
+        return len("".join(node.itertext())) <= page_length / 2
+    return False
+
+
+# ch01_data/data.ipynb [export-block]
+@dataclass(frozen=True)
+class PageBlock:
+    """A stretch of a page that is seen as one piece. Built in chapter 1.
+
+    `words` of its text, `linked` of them inside links; `tag` and `parent` of
+    the element that holds it; `furniture` if the markup says it is a menu, a
+    banner, small print.
+    """
+
+    text: str
+    words: int
+    linked: int
+    tag: str
+    parent: object
+    furniture: bool
+
+
+# ch01_data/data.ipynb [export-writer]
+class _BlockWriter:
+    """Gathers pieces of text and closes them into blocks."""
+
+    def __init__(self, root):
+        self.blocks, self.pieces = [], []
+        self.owners, self.links, self.furniture = [root], 0, 0
+
+    def take(self, text, verbatim=False):
+        if text and verbatim:
+            text = text.replace(" ", "\xa0").replace("\n", "\v")
+        if text:
+            self.pieces.append((text, self.links > 0))
+
+    def close(self):
+        text = "".join(piece for piece, _ in self.pieces)
+        text = re.sub(r" ?\v ?", "\n", re.sub(r"[ \t\r\n\f]+", " ", text))
+        text = re.sub(r"\n{3,}", "\n\n", text).strip(" \n")
+        if text:
+            words = len(text.split())
+            linked = sum(len(p.split()) for p, link in self.pieces if link)
+            owner = self.owners[-1]
+            parent = owner.getparent()
+            self.blocks.append(PageBlock(
+                text, words, linked, owner.tag, parent, self.furniture > 0
+            ))  # fmt: skip
+        self.pieces.clear()
+
+
+# ch01_data/data.ipynb [export-walk]
+def page_blocks(html: str | bytes) -> list[PageBlock]:
+    """Cut a page into `PageBlock`s, in reading order. Built in chapter 1."""
+    from lxml import etree
+
+    root = parse_html(html)
+    if root is None:
+        return []
+    length = len("".join(root.itertext()))
+    furniture = {n for n in root.iter() if is_furniture(n, length)}
+    etree.strip_elements(root, *SILENT_TAGS, with_tail=False)
+    cuts, writer = set(), _BlockWriter(root)
+    for event, node in etree.iterwalk(root, events=("start", "end")):
+        if event == "start":
+            cell = node.tag in ("td", "th")
+            if cell and node.find(".//*") is not None:
+                cell = next(node.iterdescendants(*BLOCK_TAGS), None) is None
+            if node in furniture or node.tag in BLOCK_TAGS or (
+                node.tag in ("td", "th") and not cell
+            ):
+                writer.close()
+                cuts.add(node)
+                writer.owners.append(node)
+            writer.furniture += node in furniture
+            writer.links += node.tag == "a"
+            if node.tag == "br":
+                writer.take("\v")
+            elif cell:
+                writer.take(" ")
+            writer.take(node.text, verbatim=node.tag == "pre")
+        else:
+            if node in cuts:
+                writer.close()
+                writer.owners.pop()
+            writer.furniture -= node in furniture
+            writer.links -= node.tag == "a"
+            if node is not root:
+                writer.take(node.tail)
+    return writer.blocks
+
+
+# ch01_data/data.ipynb [export-score]
+def block_score(block: PageBlock) -> float:
+    """How much a block speaks for lying in the main text; may be negative.
+
+    Words count for it, words in links twice against it, and a scrap that is
+    neither paragraph, item nor heading a little against it.
+    Built in chapter 1.
+    """
+    if block.furniture:
+        return -3.0
+    score = block.words - 2.0 * block.linked
+    prose = block.tag in ("p", "li", "pre", "blockquote", "dd")
+    if not prose and block.words < 5:
+        score = min(score, -2.0)
+    return max(score, -15.0)
+
+
+def main_run(blocks: list[PageBlock]) -> tuple[int, int]:
+    """Start and end of the run of blocks whose scores add up to the most.
+
+    Kadane's algorithm: one pass. (0, 0) if no score is above zero.
+    Built in chapter 1.
+    """
+    best, found, total, start = 0.0, (0, 0), 0.0, 0
+    for i, block in enumerate(blocks):
+        if total <= 0:
+            total, start = 0.0, i
+        total += block_score(block)
+        if total > best:
+            best, found = total, (start, i + 1)
+    return found
+
+
+# ch01_data/data.ipynb [export-extract]
+def extract_text(html: str | bytes) -> str:
+    """The main text of a page, cleaned: no menus, adverts, scripts, footers.
+
+    Finds the best run of blocks (after Finn et al., 2001), takes in what
+    stands beside it in the same element, and leaves out furniture and lists
+    of links. Paragraphs are parted by an empty line. Never raises; a page
+    without text gives "". Built in chapter 1.
+    """
+    blocks = page_blocks(html)
+    start, end = main_run(blocks)
+    if start == end:
+        start, end = 0, len(blocks)
+    homes = [b.parent for b in blocks[start:end]]
+    while start > 0 and blocks[start - 1].parent in homes:
+        start -= 1
+    while end < len(blocks) and blocks[end].parent in homes:
+        end += 1
+    pieces: list[str] = []
+    last = ""
+    for block in blocks[start:end]:
+        if block.furniture or 2 * block.linked > block.words:
+            continue
+        item = block.tag == "li"
+        pieces += ["\n" if item and last == "li" else "\n\n"] * bool(pieces)
+        pieces.append("- " * item + block.text)
+        last = block.tag
+    return clean_text("".join(pieces))
+
+
+# ch01_data/data.ipynb [export-shared]
+def drop_shared_paragraphs(texts, sites, most: int = 4) -> list[str]:
+    """Take out the paragraphs that many pages of one site have in common.
+
+    texts and sites: one each per page. A paragraph goes if it stands on more
+    than `most` pages of its site; a text that would lose everything stays as
+    it is. After the paragraph deduplication of Wenzek et al. (2020).
+    Built in chapter 1.
+    """
+    split = [text.split("\n\n") for text in texts]
+    pages_with = Counter(
+        (site, paragraph)
+        for site, paragraphs in zip(sites, split)
+        for paragraph in set(paragraphs)
+    )
+    out = []
+    for text, site, paragraphs in zip(texts, sites, split):
+        kept = [p for p in paragraphs if pages_with[site, p] <= most]
+        out.append("\n\n".join(kept) or text)
+    return out
+
+
+# ch01_data/data.ipynb [export-signals]
+STOP_WORDS = frozenset(
+    "the a an and or but of to in on at for with from by is are was were be "
+    "has had have it its he she his her they their that this not as".split()
+)
+
+
+def quality_signals(text: str) -> dict[str, float]:
+    """What can be counted about a text without knowing what it says.
+
+    "words", "mean_word_length" (characters); the rest are shares of words, or
+    of lines, or of characters, between 0 and 1. After the rules of Rae et al.
+    (2021), section A1.1. Built in chapter 1.
+    """
+    words = re.findall(r"[^\W\d_]+|\d+", text.lower())
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    n, n_lines = max(len(words), 1), max(len(lines), 1)
+    counts = Counter(words)
+    top = max((c for w, c in counts.items() if w not in STOP_WORDS), default=0)
+    marks = sum(not (c.isalnum() or c.isspace()) for c in text)
+    return {
+        "words": float(len(words)),
+        "mean_word_length": sum(map(len, words)) / n,
+        "stop_words": sum(counts[w] for w in STOP_WORDS) / n,
+        "different_words": len(counts) / n,
+        "commonest_word": top / n,
+        "numbers": sum(w.isdigit() for w in words) / n,
+        "symbols": marks / max(len(text), 1),
+        "repeated_lines": 1 - len(set(lines)) / n_lines,
+        "ended_lines": sum(x[-1] in ".!?:;\"')" for x in lines) / n_lines,
+    }
+
+
+# ch01_data/data.ipynb [export-features]
+def hashed_ngrams(text: str, n_buckets: int = 2**15) -> list[int]:
+    """Bucket numbers of a text's n words, then of its n - 1 pairs of words.
+
+    CRC-32 modulo `n_buckets`: the same on every machine, unlike `hash`.
+    Built in chapter 1.
+    """
+    words = re.findall(r"\w+|[^\w\s]", text.lower())
+    pairs = (f"{a} {b}" for a, b in zip(words, words[1:]))
+    return [
+        zlib.crc32(gram.encode("utf-8", "replace")) % n_buckets
+        for gram in (*words, *pairs)
+    ]
+
+
+# ch01_data/data.ipynb [export-classifier]
+class QualityClassifier:
+    """fastText's classifier: mean vector of hashed n-grams, one linear layer.
+
+    Source: Joulin et al. (2017). `fit(texts, labels)` takes labels of any kind
+    that sorts; `classes_` lists them. Built in chapter 1.
+    """
+
+    def __init__(self, n_buckets=2**15, dim=16, epochs=8, seed=0):
+        self.n_buckets, self.dim = n_buckets, dim
+        self.epochs, self.seed = epochs, seed
+
+    def _bags(self, texts):
+        """Bucket numbers of all texts in a row, and where each text begins."""
+        bags = [hashed_ngrams(t, self.n_buckets) or [0] for t in texts]
+        starts = np.cumsum([0] + [len(bag) for bag in bags[:-1]])
+        flat = [bucket for bag in bags for bucket in bag]
+        return torch.tensor(flat), torch.from_numpy(starts)
+
+    def fit(self, texts, labels):
+        """Learn from texts and their labels; returns itself.
+
+        ValueError if they differ in number or there are fewer than two kinds
+        of label.
+        """
+        texts, labels = list(texts), list(labels)
+        if len(texts) != len(labels):
+            raise ValueError(f"{len(texts)} texts, {len(labels)} labels")
+        self.classes_ = sorted(set(labels))
+        if len(self.classes_) < 2:
+            raise ValueError("fit needs texts of at least two labels")
+        gen = torch.Generator().manual_seed(self.seed)
+        k = len(self.classes_)
+        self.embedding = torch.empty(self.n_buckets, self.dim)
+        self.embedding.uniform_(-1, 1, generator=gen).div_(self.dim)
+        self.weight, self.bias = torch.zeros(k, self.dim), torch.zeros(k)
+        parts = [self.embedding, self.weight, self.bias]
+        for part in parts:
+            part.requires_grad_()
+        optimizer = torch.optim.Adam(parts, lr=0.05)
+        y = torch.tensor([self.classes_.index(label) for label in labels])
+        bags = [self._bags([text])[0] for text in texts]
+        self.known = torch.zeros(self.n_buckets, dtype=torch.bool)
+        for bag in bags:
+            self.known[bag[: (len(bag) + 1) // 2]] = True
+        for _ in range(self.epochs):
+            order = torch.randperm(len(texts), generator=gen)
+            for batch in order.split(64):
+                chosen = [bags[i] for i in batch]
+                sizes = torch.tensor([0] + [len(b) for b in chosen[:-1]])
+                logits = self._logits(torch.cat(chosen), sizes.cumsum(0))
+                loss = torch.nn.functional.cross_entropy(logits, y[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        for part in parts:
+            part.requires_grad_(False)
+        return self
+
+    def _logits(self, flat, starts):
+        mean = torch.nn.functional.embedding_bag(
+            flat, self.embedding, starts, mode="mean"
+        )  # (B, dim)
+        return mean @ self.weight.T + self.bias  # (B, classes)
+
+    def predict_proba(self, texts):
+        """Probabilities (len(texts), classes), float64, rows adding to 1."""
+        texts = list(texts)
+        if not texts:
+            return np.zeros((0, len(self.classes_)))
+        logits = self._logits(*self._bags(texts))
+        return logits.double().softmax(-1).numpy()
+
+    def known_share(self, texts):
+        """Share of each text's words that `fit` has seen, (len(texts),).
+
+        By bucket, so a stranger counts as known now and then. Where it is
+        low, `predict_proba` has little to go by.
+        """
+        bags = [self._bags([text])[0] for text in texts]
+        words = [self.known[bag[: (len(bag) + 1) // 2]] for bag in bags]
+        return np.array([float(w.float().mean()) for w in words])
+
+
+# ch01_data/data.ipynb [export-shingles]
+def word_ids(text: str) -> list[int]:
+    """A 64-bit number for each word of a text, in lower case.
+
+    The same word has the same number everywhere (BLAKE2b). Built in chapter 1.
+    """
+    return [_word_id(word) for word in re.findall(r"\w+", text.lower())]
+
+
+@functools.lru_cache(maxsize=2**18)
+def _word_id(word: str) -> int:
+    data = word.encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+
+
+# ch01_data/data.ipynb [export-shingle-hashes]
+def _mix(x: np.ndarray) -> np.ndarray:
+    """Scramble 64-bit integers so that all bits depend on all (SplitMix64)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def shingle_hashes(texts, ngram: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """The hashed word n-grams of all texts in a row, and where each begins.
+
+    Returns (hashes (N,) uint64, starts (len(texts) + 1,) int64). A text with
+    fewer than `ngram` words is one shingle, of all its words; one without
+    words, none. Built in chapter 1.
+    """
+    ids = [word_ids(text) for text in texts]
+    lengths = np.array([len(words) for words in ids], dtype=np.int64)
+    flat = np.fromiter(itertools.chain.from_iterable(ids), np.uint64)
+    ends = np.cumsum(lengths)
+    counts = np.where(lengths == 0, 0, np.maximum(lengths - ngram + 1, 1))
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    owner = np.repeat(np.arange(len(ids)), counts)
+    first = np.arange(starts[-1]) - starts[owner] + (ends - lengths)[owner]
+    hashes = np.zeros(starts[-1], np.uint64)
+    for k in range(ngram):
+        at = first + k
+        inside = at < ends[owner]
+        word = flat[np.minimum(at, max(len(flat) - 1, 0))]
+        hashes = _mix(hashes + np.where(inside, word, np.uint64(k)))
+    return hashes, starts
+
+
+# ch01_data/data.ipynb [export-jaccard]
+def jaccard_similarity(a: str, b: str, ngram: int = 5) -> float:
+    """Shared word n-grams of two texts as a share of all they have.
+
+    1.0 for two texts without words. Built in chapter 1.
+    """
+    hashes, starts = shingle_hashes([a, b], ngram)
+    x, y = (set(hashes[s:e].tolist()) for s, e in zip(starts, starts[1:]))
+    return len(x & y) / len(x | y) if x | y else 1.0
+
+
+# ch01_data/data.ipynb [export-minhash]
+def minhash_signatures(
+    texts, num_perm: int = 128, ngram: int = 5, seed: int = 0
+) -> np.ndarray:
+    """MinHash signatures of texts over their word n-grams.
+
+    Returns (len(texts), num_perm) uint32. The share of equal places in two
+    rows estimates the Jaccard similarity of the two texts' shingles, with
+    standard deviation sqrt(s (1 - s) / num_perm). A text without words gets
+    the largest number everywhere. Source: Broder (1997). Built in chapter 1.
+    """
+    texts = list(texts)
+    rng = np.random.default_rng(seed)
+    a = rng.integers(0, 2**63, num_perm, dtype=np.uint64) * np.uint64(2)
+    a, b = a + np.uint64(1), rng.integers(0, 2**64, num_perm, dtype=np.uint64)
+    out = np.full((len(texts), num_perm), 2**32 - 1, np.uint32)
+    for low in range(0, len(texts), 512):  # what fits in a processor's cache
+        hashes, starts = shingle_hashes(texts[low : low + 512], ngram)
+        full = np.flatnonzero(np.diff(starts))
+        if not len(full):
+            continue
+        for j in range(num_perm):
+            places = (hashes * a[j] + b[j]) >> np.uint64(32)
+            out[low + full, j] = np.minimum.reduceat(places, starts[full])
+    return out
+
+
+# ch01_data/data.ipynb [export-scurve]
+def candidate_probability(similarity, bands: int, rows: int):
+    """Chance that two texts agree in all rows of at least one band.
+
+    1 - (1 - s^rows)^bands: Leskovec et al. (2020), section 3.4.
+    Built in chapter 1.
+    """
+    return 1 - (1 - np.asarray(similarity) ** rows) ** bands
+
+
+def choose_bands(threshold: float, num_perm: int = 128) -> tuple[int, int]:
+    """(bands, rows): the longest bands that miss at most 1 in 200 at threshold.
+
+    Built in chapter 1.
+    """
+    for rows in range(num_perm, 1, -1):
+        bands = num_perm // rows
+        if candidate_probability(threshold, bands, rows) >= 0.995:
+            return bands, rows
+    return num_perm, 1
+
+
+# ch01_data/data.ipynb [export-candidates]
+def candidate_pairs(signatures: np.ndarray, bands: int, rows: int):
+    """Pairs (i, j), i < j, whose signatures agree in all of some band.
+
+    Returns (P, 2) int64, sorted, without repeats. Built in chapter 1.
+    """
+    found = [np.zeros((0, 2), np.int64)]
+    for band in range(bands):
+        part = signatures[:, band * rows : (band + 1) * rows]
+        order = np.lexsort(part.T[::-1])
+        same = (part[order][1:] == part[order][:-1]).all(1)
+        edges = np.flatnonzero(np.diff(np.r_[False, same, False]))
+        for start, end in edges.reshape(-1, 2):
+            group = np.sort(order[start : end + 1])
+            i, j = np.triu_indices(len(group), 1)
+            found.append(np.stack([group[i], group[j]], 1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+# ch01_data/data.ipynb [export-duplicates]
+def near_duplicates(
+    texts,
+    threshold: float = 0.8,
+    num_perm: int = 128,
+    ngram: int = 5,
+    seed: int = 0,
+    bands: int | None = None,
+) -> list[tuple[int, int]]:
+    """All pairs (i, j), i < j, of texts at least `threshold` similar.
+
+    Candidates come from MinHash bands, and each is checked with its exact
+    Jaccard similarity over word n-grams: what is returned is right, and a
+    pair at the threshold is missed with probability below 0.005. Pairs of
+    texts without words are left out. ValueError unless 0 < threshold <= 1.
+    Built in chapter 1.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be in (0, 1], got {threshold}")
+    texts = list(texts)
+    signatures = minhash_signatures(texts, num_perm, ngram, seed)
+    if bands is None:
+        bands, rows = choose_bands(threshold, num_perm)
+    else:
+        rows = num_perm // bands
+    pairs = candidate_pairs(signatures, bands, rows)
+    used = np.unique(pairs)
+    hashes, starts = shingle_hashes([texts[i] for i in used], ngram)
+    sets = {
+        int(i): set(hashes[s:e].tolist())
+        for i, s, e in zip(used, starts, starts[1:])
+    }
+    found = []
+    for i, j in pairs.tolist():
+        shared = len(sets[i] & sets[j])
+        union = len(sets[i]) + len(sets[j]) - shared
+        if union and shared >= threshold * union:
+            found.append((i, j))
+    return found
+
+
+# ch01_data/data.ipynb [export-dedup]
+def deduplicate(
+    texts, threshold: float = 0.8, num_perm: int = 128, ngram: int = 5,
+    seed: int = 0,
+) -> list[int]:  # fmt: skip
+    """Indices of the texts to keep, in order.
+
+    A text goes if one that is kept before it is at least `threshold` similar;
+    so the first of a family always stays, and nothing goes because it is like
+    something that went. Built in chapter 1.
+    """
+    texts = list(texts)
+    first: dict[tuple, int] = {}
+    for i, text in enumerate(texts):  # exact copies, in one pass
+        first.setdefault(tuple(word_ids(text)), i)
+    different = list(first.values())
+    pairs = near_duplicates(
+        [texts[i] for i in different], threshold, num_perm, ngram, seed
+    )
+    earlier: dict[int, list[int]] = {}
+    for i, j in pairs:
+        earlier.setdefault(j, []).append(i)
+    kept: set[int] = set()
+    for k in range(len(different)):
+        if kept.isdisjoint(earlier.get(k, ())):
+            kept.add(k)
+    return [different[k] for k in sorted(kept)]
+
+
+# ch01_data/data.ipynb [export-pii]
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[\w.+-]+\s?(?:@|[(\[]\s?at\s?[)\]])\s?"
+    r"(?:[a-z0-9-]+\.)+[a-z]{2,}(?![\w-])",
+    re.I,
+)
+# +44 1632 960 123, (01632) 960123, 01632-960-123: a leading plus or nought,
+# nine to fifteen digits in groups of at least two.
+_PHONE = re.compile(
+    r"(?<![\w.,+/-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,5}\)|\d)|\(0\d{1,5}\)|0\d)"
+    r"(?:[ .-]?\d){5,12}(?![\w/-]|[.,]\d)"
+)
+
+
+def _redact_phone(match) -> str:
+    digits = sum(c.isdigit() for c in match[0])
+    return "[phone]" if 9 <= digits <= 15 else match[0]
+
+
+def redact_pii(text: str) -> str:
+    """Put [email] and [phone] where a text gives an address or number away.
+
+    Finds addresses written with @ or (at), and telephone numbers that begin
+    with + or 0; names and street addresses it does not find. Applying it
+    twice changes nothing more. Built in chapter 1.
+    """
+    return _PHONE.sub(_redact_phone, _EMAIL.sub("[email]", text))
+
+
+# ch01_data/data.ipynb [export-split]
+def corpus_split(text: str, held_out: float = 1 / 16) -> str:
+    """"train", "validation" or "test", decided by the text itself.
+
+    Texts with the same words go to the same side, wherever and whenever they
+    turn up; `held_out` is the share of validation, and of test. Near-copies
+    can be parted: deduplicate first. Built in chapter 1.
+    """
+    data = " ".join(re.findall(r"\w+", text.lower()))
+    digest = hashlib.blake2b(data.encode("utf-8", "replace"), digest_size=8)
+    place = int.from_bytes(digest.digest(), "big") / 2**64
+    if place < held_out:
+        return "validation"
+    return "test" if place < 2 * held_out else "train"
+
+
+# ch01_data/data.ipynb [export-open]
+def open_compressed(path):
+    """Open a plain, .gz, .xz or .zst file for reading bytes.
+
+    Built in chapter 1.
+    """
+    suffix = Path(path).suffix
+    if suffix == ".zst":
+        try:
+            import zstandard
+        except ImportError:
+            raise ImportError(
+                f"{path} is compressed with zstandard: `pip install zstandard`"
+            ) from None
+        return io.BufferedReader(
+            zstandard.ZstdDecompressor().stream_reader(
+                open(path, "rb"), read_across_frames=True
+            )
+        )
+    return {".gz": gzip.open, ".xz": lzma.open}.get(suffix, open)(path, "rb")
+
+
+# ch01_data/data.ipynb [export-records]
+_TEXT_COLUMNS = ("text", "content", "document", "body", "story", "html")
+
+
+def _text_in(row, column):
+    """The text of a record, or an error that says what it has instead."""
+    if not isinstance(row, dict):
+        raise ValueError("not an object")
+    names = (column,) if column else _TEXT_COLUMNS
+    for name in names:
+        if isinstance(row.get(name), str):
+            text = row[name]
+            return extract_text(text) if name == "html" else text
+    raise ValueError(f"no text in {' or '.join(names)}; it has {list(row)}")
+
+
+def _file_records(path, column):
+    """Yield (where, text or error) for each record of one file."""
+    kind = next(
+        s for s in reversed(path.suffixes) if s not in (".gz", ".xz", ".zst")
+    )
+    if kind == ".parquet":
+        import pyarrow.parquet as parquet
+
+        number = 0
+        for batch in parquet.ParquetFile(path).iter_batches(1024):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", lambda: _text_in(row, column)
+        return
+    with open_compressed(path) as file:
+        if kind in (".html", ".htm"):
+            data = file.read()
+            yield str(path), lambda: extract_text(data)
+        elif kind in (".txt", ".md"):
+            data = file.read()
+            yield str(path), lambda: data.decode("utf-8-sig")
+        else:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield (
+                        f"{path}, line {number}",
+                        lambda: _text_in(json.loads(line.decode()), column),
+                    )
+
+
+# ch01_data/data.ipynb [export-local]
+CORPUS_SUFFIXES = (".txt", ".md", ".html", ".htm", ".jsonl", ".parquet")
+
+
+def corpus_files(source) -> list[Path]:
+    """The files that a path, a folder or a glob stands for, in order.
+
+    Built in chapter 1.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    found = path.rglob("*") if path.is_dir() else map(
+        Path, glob.glob(str(path), recursive=True)
+    )
+    return sorted(
+        f
+        for f in found
+        if f.is_file()
+        and not any(part.startswith(".") for part in f.relative_to(
+            path if path.is_dir() else f.parent
+        ).parts)
+        and any(s in CORPUS_SUFFIXES for s in f.suffixes)
+    )
+
+
+def read_corpus(files, column=None):
+    """Yield {"text", "source"} for each record that can be read.
+
+    What cannot be read (not UTF-8, not JSON, no text, cut short) is skipped,
+    and a warning at the end of each file says how much and names the first.
+    Built in chapter 1.
+    """
+    for path in map(Path, files):
+        bad, example = 0, ""
+        records = _file_records(path, column)
+        while True:
+            try:
+                where, read = next(records)
+            except StopIteration:
+                break
+            except Exception as error:  # the rest of the file is lost
+                bad, example = bad + 1, example or f"{path}: {error}"
+                break
+            try:
+                text = read()
+            except (ValueError, RecursionError) as error:
+                bad, example = bad + 1, example or f"{where}: {error}"
+                continue
+            if text.strip():
+                yield {"text": text, "source": str(path)}
+        if bad:
+            warnings.warn(
+                f"{path.name}: {bad} unreadable, skipped; first {example}",
+                stacklevel=2,
+            )
+
+
+# ch01_data/data.ipynb [export-source]
+def _is_local(source) -> bool:
+    """A path, and not the id of a data set; raises if it looks like one."""
+    name = os.fspath(source)
+    if Path(name).expanduser().exists():
+        return True
+    if any(c in name for c in "*?["):
+        if not corpus_files(name):
+            raise FileNotFoundError(f"no file matches {name}")
+        return True
+    suffixed = any(s in CORPUS_SUFFIXES for s in Path(name).suffixes)
+    if suffixed or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise FileNotFoundError(f"there is no {name}")
+    return False
+
+
+def _with_text_column(data, column, source):
+    """Rename the column that holds the text to `text`."""
+    names = data.column_names or list(next(iter(data)))
+    wanted = (column,) if column else _TEXT_COLUMNS
+    found = next((name for name in wanted if name in names), None)
+    if found is None:
+        raise ValueError(
+            f"{source} has the columns {names}: name the text with column="
+        )
+    return data if found == "text" else data.rename_column(found, "text")
+
+
+# ch01_data/data.ipynb [export-load]
+def load_corpus(
+    source="pocket_world",
+    split: str = "train",
+    column: str | None = None,
+    streaming: bool = False,
+    held_out: float = 0.0,
+    n: int | None = None,
+    seed: int = 1,
+    **options,
+):
+    """A corpus as a `datasets` data set with a `text` column.
+
+    source: "pocket_world" (then `n` documents of the `seed`); a file, folder
+    or glob of .txt, .md, .html, .jsonl (plain, .gz, .xz, .zst) or .parquet;
+    or the id of a data set on the Hub (`options` go to `load_dataset`).
+    split: a folder may hold files named after it ("train.jsonl"); otherwise
+    `held_out` is the share of texts set aside for "validation", and for
+    "test". column: the field that holds the text. streaming: an
+    IterableDataset, which is never held in memory; else a Dataset.
+    Unreadable records are skipped with a warning. Raises ValueError if there
+    is no text, FileNotFoundError if there is no such path. Built in chapter 1.
+    """
+    import datasets
+
+    if str(source) == "pocket_world":
+        from pocket_world.documents import documents
+
+        keep = ("text", "nats", "genre")
+        n = {"smoke": 1000}.get(preset(), 20000) if n is None else n
+
+        def rows():
+            for document in documents(n, seed, split):
+                yield {key: getattr(document, key) for key in keep}
+    elif not _is_local(source):
+        data = datasets.load_dataset(
+            str(source), split=split, streaming=streaming, **options
+        )
+        return _with_text_column(data, column, source)
+    else:
+        files = corpus_files(source)
+        named = [f for f in files if f.name.split(".")[0] == split]
+        if not named and not held_out and split != "train":
+            raise ValueError(
+                f"{source} has no file named {split}.*: "
+                "give held_out, the share to set aside"
+            )
+
+        def rows():
+            for row in read_corpus(named or files, column):
+                whole = named or not held_out
+                if whole or corpus_split(row["text"], held_out) == split:
+                    yield row
+
+    first = next(rows(), None)
+    if first is None:
+        raise ValueError(f"no text for {split!r} in {source}")
+    if streaming:
+        return datasets.IterableDataset.from_generator(rows)
+    return datasets.Dataset.from_list(list(rows()))
+
+
+# ch02_tokenizer/tokenizer.ipynb [alphabet-code]
+def byte_alphabet() -> dict[int, str]:
+    """GPT-2's printable character for each byte, {byte: character}.
+
+    In the order of GPT-2's ids: the bytes printable in Latin-1 first, then
+    the other 68, which take the characters from U+0100 on. Source: Radford
+    et al. 2019, `encoder.py`. Built in chapter 2.
+    """
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    letters = shown + [256 + i for i in range(len(hidden))]
+    return {byte: chr(c) for byte, c in zip(shown + hidden, letters)}
+
+
+# ch02_tokenizer/tokenizer.ipynb [merge-pair]
+def merge_pair(ids: list[int], pair: tuple[int, int], new: int) -> list[int]:
+    """`ids` with each occurrence of `pair`, from the left, replaced by `new`.
+
+    Built in chapter 2.
+    """
+    merged, i = [], 0
+    while i < len(ids):
+        if i + 1 < len(ids) and (ids[i], ids[i + 1]) == pair:
+            merged.append(new)
+            i += 2
+        else:
+            merged.append(ids[i])
+            i += 1
+    return merged
+
+
+# ch02_tokenizer/tokenizer.ipynb [patterns]
+GPT2_PATTERN = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+"
+    r"| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+)
+DIGIT_PATTERN = GPT2_PATTERN.replace(r"?\p{N}+", r"?\p{N}")
+
+
+# ch02_tokenizer/tokenizer.ipynb [index-pairs]
+def index_pairs(words, copies):
+    """How often each pair stands in `words`, and in which of them.
+
+    words: lists of ids. copies: how often each word occurs. Returns
+    ({pair: count}, {pair: set of word numbers}). Built in chapter 2.
+    """
+    count, where = defaultdict(int), defaultdict(set)
+    for i, ids in enumerate(words):
+        for pair in zip(ids, ids[1:]):
+            count[pair] += copies[i]
+            where[pair].add(i)
+    return count, where
+
+
+# ch02_tokenizer/tokenizer.ipynb [learn-merges]
+def learn_merges(word_counts, n_tokens):
+    """Byte-pair encoding: the merges that a table of words asks for.
+
+    word_counts: {word as bytes: how often it occurs}. n_tokens: new tokens
+    wanted; fewer come back when no pair is left. Returns (merges, saved):
+    pairs of bytes in the order learned, and for each the tokens it takes off
+    the corpus. Of equally frequent pairs the one with the smaller ids wins.
+    Source: Sennrich et al. 2016, algorithm 1. Built in chapter 2.
+    """
+    tokens = [bytes([byte]) for byte in byte_alphabet()]
+    known = {token: i for i, token in enumerate(tokens)}
+    words = [[known[bytes([byte])] for byte in word] for word in word_counts]
+    copies = list(word_counts.values())
+    count, where = index_pairs(words, copies)
+    heap = [(-n, pair) for pair, n in count.items()]
+    heapq.heapify(heap)
+    merges, saved = [], []
+    while heap and len(tokens) < 256 + n_tokens:
+        filed, pair = heapq.heappop(heap)
+        if -filed != count[pair]:                    # out of date: file again
+            if count[pair] > 0:
+                heapq.heappush(heap, (-count[pair], pair))
+            continue
+        left, right = tokens[pair[0]], tokens[pair[1]]
+        new = known.setdefault(left + right, len(tokens))
+        if new == len(tokens):
+            tokens.append(left + right)
+        merges.append((left, right))
+        saved.append(0)
+        fresh = set()
+        for i in where.pop(pair):
+            old, words[i] = words[i], merge_pair(words[i], pair, new)
+            saved[-1] += copies[i] * (len(old) - len(words[i]))
+            for p in zip(old, old[1:]):
+                count[p] -= copies[i]
+            for p in zip(words[i], words[i][1:]):
+                count[p] += copies[i]
+                where[p].add(i)
+                if new in p:
+                    fresh.add(p)
+        for p in fresh:
+            heapq.heappush(heap, (-count[p], p))
+    return merges, saved
+
+
+# ch02_tokenizer/tokenizer.ipynb [merge-word]
+def merge_word(ids, ranks):
+    """Byte ids of one word to token ids, in O(n log n).
+
+    ids: list of int. ranks: {(left id, right id): (rank, new id)}; the lowest
+    rank is merged first, from the left. Built in chapter 2.
+    """
+    ids, n = list(ids), len(ids)
+    before, after = list(range(-1, n - 1)), list(range(1, n + 1))
+    heap = [
+        (ranks[pair][0], i, pair)
+        for i, pair in enumerate(zip(ids, ids[1:])) if pair in ranks
+    ]
+    heapq.heapify(heap)
+    while heap:
+        _, i, pair = heapq.heappop(heap)
+        j = after[i]
+        if ids[i] != pair[0] or j == n or ids[j] != pair[1]:
+            continue                                # merged away meanwhile
+        ids[i], ids[j] = ranks[pair][1], -1
+        after[i] = k = after[j]
+        if k < n:
+            before[k] = i
+        for a, b in (before[i], i), (i, k):
+            if a >= 0 and b < n and (ids[a], ids[b]) in ranks:
+                pair = (ids[a], ids[b])
+                heapq.heappush(heap, (ranks[pair][0], a, pair))
+    return [token for token in ids if token >= 0]
+
+
+# ch02_tokenizer/tokenizer.ipynb [special-code]
+SPECIAL_TOKENS = (
+    "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>",
+)
+
+
+# ch02_tokenizer/tokenizer.ipynb [split-special]
+def split_special(text: str, special_tokens: dict, allowed=()) -> list:
+    """`text` cut at the special tokens allowed: strings and ids in turn.
+
+    special_tokens: {name: id}. allowed: a collection of names, or "all";
+    ValueError on a name that is not special. Built in chapter 2.
+    """
+    names = set(special_tokens) if allowed == "all" else set(allowed)
+    if unknown := sorted(names - set(special_tokens)):
+        raise ValueError(f"not special tokens of this vocabulary: {unknown}")
+    if not names:
+        return [text]
+    cut = "|".join(map(regex.escape, sorted(names, key=len, reverse=True)))
+    parts = regex.split(f"({cut})", text)
+    parts[1::2] = [special_tokens[name] for name in parts[1::2]]
+    return parts
+
+
+# ch02_tokenizer/tokenizer.ipynb [vocabulary-code]
+class BPEVocabulary:
+    """Which bytes belong to which id; ids to text. Built in chapter 2.
+
+    merges: pairs of bytes in the order learned. special_tokens: names, which
+    take the last ids. pattern: how a text is cut before merging; it must
+    cover every character and have no capturing group. Attributes: `vocab`
+    {bytes: id}, `special_tokens` {name: id}, `token_bytes[id]`,
+    `vocab_size`, `end_of_text` (the id of <|endoftext|>, or None).
+    """
+
+    def __init__(
+        self, merges, special_tokens=SPECIAL_TOKENS, pattern=GPT2_PATTERN
+    ):
+        self.merges, self.pattern = [tuple(pair) for pair in merges], pattern
+        self.vocab = {bytes([b]): i for i, b in enumerate(byte_alphabet())}
+        self._ranks = {}
+        for rank, (left, right) in enumerate(self.merges):
+            if left not in self.vocab or right not in self.vocab:
+                raise ValueError(
+                    f"merge {rank} joins {left!r} and {right!r}, and no merge "
+                    "before it makes both: the list is not in its order"
+                )
+            new = self.vocab.setdefault(left + right, len(self.vocab))
+            pair = (self.vocab[left], self.vocab[right])
+            self._ranks.setdefault(pair, (rank, new))
+        names = list(special_tokens)
+        self.token_bytes = [*self.vocab, *(n.encode("utf-8") for n in names)]
+        self.vocab_size = len(self.token_bytes)
+        self.special_tokens = dict(
+            zip(names, range(len(self.vocab), self.vocab_size))
+        )
+        self.end_of_text = self.special_tokens.get("<|endoftext|>")
+
+    def decode_bytes(self, ids) -> bytes:
+        """The bytes of `ids`, a list, array or tensor of one dimension.
+
+        ValueError on an id that is not in the vocabulary.
+        """
+        ids = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            raise ValueError(
+                f"ids run from {min(ids)} to {max(ids)}, but this vocabulary "
+                f"has only 0 to {self.vocab_size - 1}"
+            )
+        return b"".join([self.token_bytes[i] for i in ids])
+
+    def decode(self, ids, errors: str = "replace") -> str:
+        """The text of `ids`; bytes that are no character become U+FFFD."""
+        return self.decode_bytes(ids).decode("utf-8", errors)
+
+
+# ch02_tokenizer/tokenizer.ipynb [coder-code]
+class BPECoder(BPEVocabulary):
+    """A vocabulary that also turns text into ids. Built in chapter 2."""
+
+    cache_size = 100_000                             # words remembered
+
+    def __init__(self, merges, special_tokens=SPECIAL_TOKENS,
+                 pattern=GPT2_PATTERN):
+        super().__init__(merges, special_tokens, pattern)
+        self._split, self._cache = regex.compile(pattern).findall, {}
+
+    def encode(self, text: str, allowed_special=()) -> list[int]:
+        """The ids of `text`.
+
+        Names of special tokens in it are plain text unless they are in
+        `allowed_special` ("all", or a collection of names). TypeError if
+        `text` is not a str, ValueError on half a character (a surrogate).
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"encode takes a str, not {type(text).__name__}")
+        ids, known = [], self._cache
+        for part in split_special(text, self.special_tokens, allowed_special):
+            if isinstance(part, int):
+                ids.append(part)
+                continue
+            for word in self._split(part):
+                found = known.get(word)
+                ids += self._encode_word(word) if found is None else found
+        return ids
+
+    def _encode_word(self, word: str) -> list[int]:
+        try:
+            word_bytes = word.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"the text holds {word[error.start]!a}, half of a character: "
+                "read its file again as UTF-8 with errors='replace'"
+            ) from None
+        ids = [self.vocab[bytes([byte])] for byte in word_bytes]
+        ids = merge_word(ids, self._ranks)
+        if len(self._cache) < self.cache_size:
+            self._cache[word] = ids
+        return ids
+
+
+# ch02_tokenizer/tokenizer.ipynb [tokenizer-json]
+LETTERS = byte_alphabet()
+
+
+def spell_token(token: bytes) -> str:
+    """A token in GPT-2's printable alphabet. Built in chapter 2."""
+    return token.decode("latin-1").translate(LETTERS)
+
+
+def vocabulary_names(vocabulary) -> dict[str, int]:
+    """{printable name: id}, as `vocab.json` has it. Built in chapter 2."""
+    names = {spell_token(t): i for t, i in vocabulary.vocab.items()}
+    return names | vocabulary.special_tokens
+
+
+def tokenizer_json(vocabulary) -> str:
+    """The text of `tokenizer.json`, for Hugging Face's `tokenizers`.
+
+    Built in chapter 2.
+    """
+    plain = {"single_word": False, "lstrip": False, "rstrip": False,
+             "normalized": False, "special": True}
+    split = {"type": "Split", "pattern": {"Regex": vocabulary.pattern},
+             "behavior": "Isolated", "invert": False}
+    level = {"type": "ByteLevel", "add_prefix_space": False,
+             "trim_offsets": True, "use_regex": False}
+    names = vocabulary_names(vocabulary)
+    ordinary = {n: i for n, i in names.items()
+                if n not in vocabulary.special_tokens}
+    return json.dumps({
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": i, "content": name, **plain}
+                         for name, i in vocabulary.special_tokens.items()],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
+        "post_processor": None, "decoder": level,
+        "model": {
+            "type": "BPE", "dropout": None, "unk_token": None,
+            "continuing_subword_prefix": None, "end_of_word_suffix": None,
+            "fuse_unk": False, "byte_fallback": False,
+            "ignore_merges": False, "vocab": ordinary,
+            "merges": [[spell_token(a), spell_token(b)]
+                       for a, b in vocabulary.merges],
+        },
+    }, ensure_ascii=False, indent=1) + "\n"
+
+
+# ch02_tokenizer/tokenizer.ipynb [read-merges]
+def read_merges(path) -> list[tuple[bytes, bytes]]:
+    """The merges of a `merges.txt` or `vocab.bpe`, as pairs of bytes.
+
+    ValueError names the line that is not two printable tokens. Built in
+    chapter 2.
+    """
+    byte = {letter: bytes([b]) for b, letter in byte_alphabet().items()}
+    lines = Path(path).read_text(encoding="utf-8").split("\n")
+    first = 1 if lines[0].startswith("#version") else 0
+    merges = []
+    for number, line in enumerate(lines[first:], first + 1):
+        parts = line.split(" ")
+        if line == "":
+            continue
+        if len(parts) != 2 or not all(c in byte for p in parts for c in p):
+            raise ValueError(f"{path}, line {number}: {line!r} is not a merge")
+        merges.append(tuple(b"".join(byte[c] for c in p) for p in parts))
+    return merges
+
+
+# ch02_tokenizer/tokenizer.ipynb [read-pattern]
+def read_special_and_pattern(path) -> tuple[list[str], str]:
+    """Names of the special tokens and the pattern in a `tokenizer.json`.
+
+    ValueError if they are not where this book's files have them. Built in
+    chapter 2.
+    """
+    whole = read_json(path)
+    try:
+        names = [token["content"] for token in whole["added_tokens"]]
+        split = whole["pre_tokenizer"]["pretokenizers"][0]
+        return names, split["pattern"]["Regex"]
+    except (KeyError, TypeError, IndexError):
+        raise ValueError(
+            f"{path} is not one of this book's: its pattern and special "
+            "tokens are not where `BPETokenizer.save` puts them"
+        ) from None
+
+
+# ch02_tokenizer/tokenizer.ipynb [files-code]
+class BPEFiles(BPECoder):
+    """A coder that is saved and loaded. Built in chapter 2."""
+
+    def save(self, folder) -> None:
+        """Write vocab.json, merges.txt and tokenizer.json into `folder`."""
+        names = json.dumps(vocabulary_names(self), ensure_ascii=False)
+        lines = [f"{spell_token(a)} {spell_token(b)}" for a, b in self.merges]
+        for name, text in (
+            ("vocab.json", names + "\n"),
+            ("merges.txt", "\n".join(["#version: 0.2", *lines, ""])),
+            ("tokenizer.json", tokenizer_json(self)),
+        ):
+            with atomic_file(Path(folder) / name) as part:
+                part.write_text(text, encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, folder):
+        """The tokenizer that `save` wrote into `folder`.
+
+        FileNotFoundError if a file is missing; ValueError if the three
+        files do not describe one and the same vocabulary.
+        """
+        files = ("vocab.json", "merges.txt", "tokenizer.json")
+        vocab, merges, whole = (Path(folder) / name for name in files)
+        for file in vocab, merges, whole:
+            if not file.exists():
+                raise FileNotFoundError(
+                    f"{file} is missing: `make ch02` makes a tokenizer"
+                )
+        found = cls(read_merges(merges), *read_special_and_pattern(whole))
+        expected = json.loads(tokenizer_json(found)), vocabulary_names(found)
+        if expected != (read_json(whole), read_json(vocab)):
+            raise ValueError(
+                f"vocab.json, merges.txt and tokenizer.json in {folder} belong "
+                "to different vocabularies: copy all three from one place"
+            )
+        return found
+
+    @classmethod
+    def from_gpt2(cls, folder):
+        """GPT-2's tokenizer: encoder.json and vocab.bpe in `folder`.
+
+        The names vocab.json and merges.txt serve too. ValueError if the two
+        do not belong together. Source: Radford et al. 2019.
+        """
+        folder = Path(folder)
+        old = (folder / "encoder.json").exists()
+        names = read_json(folder / ("encoder.json" if old else "vocab.json"))
+        merges = read_merges(folder / ("vocab.bpe" if old else "merges.txt"))
+        found = cls(merges, ("<|endoftext|>",), GPT2_PATTERN)
+        if vocabulary_names(found) != names:
+            raise ValueError(
+                f"the ids in {folder} are not those that its merges give"
+            )
+        return found
+
+
+# ch02_tokenizer/tokenizer.ipynb [document-text]
+def document_text(document, number: int = 0) -> str:
+    """The text of a str, of UTF-8 bytes, or of a dict with a "text".
+
+    ValueError names the document by its number if it is none of these.
+    Built in chapter 2.
+    """
+    text = document.get("text") if isinstance(document, dict) else document
+    if isinstance(text, bytes):
+        try:
+            return text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"document {number} is not UTF-8 (byte {text[error.start]:#x} "
+                f"at {error.start}): repair it first, as chapter 1 does"
+            ) from None
+    if not isinstance(text, str):
+        raise ValueError(
+            f"document {number} has no text: expected a str or a dict with "
+            f'"text", got {type(text).__name__}'
+        )
+    return text
+
+
+# ch02_tokenizer/tokenizer.ipynb [tokenizer-code]
+class BPETokenizer(BPEFiles):
+    """Byte-level byte-pair encoding: train, encode, save, hand on.
+
+    Attributes as in `BPEVocabulary`; `sha256` is the fingerprint of its
+    `tokenizer.json`. Built in chapter 2.
+    """
+
+    @classmethod
+    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS,
+              pattern=GPT2_PATTERN):
+        """Learn a vocabulary of `vocab_size` ids, special tokens included.
+
+        texts: iterable of str. It is smaller when no pair is left to merge.
+        ValueError if there is no text, or if `vocab_size` has no room for
+        bytes and special tokens, or more than 16-bit ids can tell apart.
+        """
+        least = max(257, 256 + len(special_tokens))
+        if not least <= vocab_size <= 65_536:
+            raise ValueError(
+                f"vocab_size is {vocab_size}: it must be at least {least} (256 "
+                f"bytes and {len(special_tokens)} special tokens) and at most "
+                "65,536 (ids are kept in 16 bits)"
+            )
+        split, counts = regex.compile(pattern).findall, Counter()
+        for number, text in enumerate(texts):
+            counts.update(split(document_text(text, number)))
+        if not counts:
+            raise ValueError("the corpus is empty: there is no text to learn")
+        words = {word.encode("utf-8"): n for word, n in counts.items()}
+        room = vocab_size - 256 - len(special_tokens)
+        return cls(learn_merges(words, room)[0], special_tokens, pattern)
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 of this tokenizer's `tokenizer.json`."""
+        return hashlib.sha256(tokenizer_json(self).encode()).hexdigest()
+
+    def to_tiktoken(self):
+        """A `tiktoken.Encoding` with the same ids."""
+        import tiktoken
+
+        return tiktoken.Encoding(
+            name=f"bpe-{self.vocab_size}", pat_str=self.pattern,
+            mergeable_ranks=self.vocab, special_tokens=self.special_tokens,
+        )
+
+    def to_transformers(self):
+        """A `transformers.PreTrainedTokenizerFast` with the same ids.
+
+        It reads the names of special tokens in a text as control tokens,
+        as `encode(text, allowed_special="all")` does here.
+        """
+        from tokenizers import Tokenizer
+        from transformers import PreTrainedTokenizerFast
+
+        end = "<|endoftext|>" if self.end_of_text is not None else None
+        return PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(tokenizer_json(self)),
+            eos_token=end, pad_token=end, clean_up_tokenization_spaces=False,
+        )
+
+
+# ch02_tokenizer/tokenizer.ipynb [shard-writer]
+class ShardWriter:
+    """Ids in, files of `shard_tokens` ids out (uint16, little-endian).
+
+    `shards` lists what was written: file, tokens, sha256. `tokens` counts
+    all ids added. Built in chapter 2.
+    """
+
+    def __init__(self, folder, shard_tokens):
+        self.folder, self.shard_tokens = Path(folder), shard_tokens
+        self.shards, self.tokens, self._waiting = [], 0, array("H")
+
+    def add(self, ids) -> None:
+        """Append ids below 65,536; full shards go to disk."""
+        self._waiting.extend(ids)
+        self.tokens += len(ids)
+        while len(self._waiting) >= self.shard_tokens:
+            self._write(self._waiting[: self.shard_tokens])
+            del self._waiting[: self.shard_tokens]
+
+    def close(self) -> None:
+        """Write what is left as the last, shorter shard."""
+        if self._waiting:
+            self._write(self._waiting)
+
+    def _write(self, ids):
+        file = self.folder / f"{len(self.shards):05d}.bin"
+        np.array(ids, dtype="<u2").tofile(file)
+        self.shards.append({"file": file.name, "tokens": len(ids),
+                            "sha256": sha256_file(file)})
+
+
+# ch02_tokenizer/tokenizer.ipynb [write-shards]
+def write_shards(docs, tokenizer, folder, split="train",
+                 shard_tokens=100_000_000, encode=None) -> dict:
+    """Write documents as token ids into folder/split; return the index.
+
+    docs: iterable of str or dicts with "text" and maybe "nats"; each one's
+    ids are followed by <|endoftext|>. shard_tokens: ids a file, 2 bytes each.
+    encode: text to ids, if not `tokenizer.encode`; for a large corpus take
+    `tokenizer.to_tiktoken().encode_ordinary`. Written: the shards,
+    `starts.npy` (uint64, first token of each document), `nats.npy` (float64,
+    NaN if unknown), `index.json`. ValueError if the vocabulary does not fit
+    16 bits or has no <|endoftext|>, or if there is no text; then nothing is
+    left behind. Built in chapter 2.
+    """
+    end, encode = tokenizer.end_of_text, encode or tokenizer.encode
+    if tokenizer.vocab_size > 65_536 or end is None:
+        raise ValueError(
+            "shards need a vocabulary with <|endoftext|> and at most 65,536 "
+            f"ids; this one has {tokenizer.vocab_size} ids, {end=}"
+        )
+    starts, nats, n_bytes = [], [], 0
+    with atomic_folder(Path(folder) / split) as part:
+        writer = ShardWriter(part, shard_tokens)
+        for number, document in enumerate(docs):
+            text = document_text(document, number)
+            known = document.get("nats") if isinstance(document, dict) else None
+            starts.append(writer.tokens)
+            nats.append(np.nan if known is None else known)
+            writer.add([*encode(text), end])
+            n_bytes += len(text.encode("utf-8"))
+        if n_bytes == 0:
+            raise ValueError(f"the {split} corpus is empty: nothing to write")
+        writer.close()
+        np.save(part / "starts.npy", np.array(starts, dtype=np.uint64))
+        np.save(part / "nats.npy", np.array(nats, dtype=np.float64))
+        total = float(np.sum(nats))
+        index = {
+            "tokenizer_sha256": tokenizer.sha256,
+            "vocab_size": tokenizer.vocab_size, "tokens": writer.tokens,
+            "bytes": n_bytes, "nats": None if np.isnan(total) else total,
+            "documents": len(starts), "shards": writer.shards,
+            "sha256": {name: sha256_file(part / name)
+                       for name in ("starts.npy", "nats.npy")},
+        }
+        write_json(part / "index.json", index)
+    return index
+
+
+# ch02_tokenizer/tokenizer.ipynb [token-array]
+class TokenArray:
+    """Several memory-mapped shards as one array of ids, read by slices.
+
+    Built in chapter 2.
+    """
+
+    dtype, ndim = np.dtype("<u2"), 1
+
+    def __init__(self, shards):
+        self._shards = shards
+        self._ends = np.cumsum([len(shard) for shard in shards])
+        self.shape = (int(self._ends[-1]),)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.concatenate(self._shards).astype(dtype or self.dtype)
+
+    def __getitem__(self, key):
+        """Ids at an int, a slice, or an array of positions."""
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            first = np.searchsorted(self._ends, start, side="right")
+            parts = []
+            for shard, end in zip(self._shards[first:], self._ends[first:]):
+                begin = end - len(shard)
+                if begin >= stop:
+                    break
+                parts.append(shard[max(0, start - begin) : stop - begin])
+            return np.concatenate(parts or [np.empty(0, self.dtype)])
+        at = np.asarray(key)
+        if at.size and not -len(self) <= at.min() <= at.max() < len(self):
+            raise IndexError(f"position outside of {len(self)} tokens")
+        at = at % len(self)
+        which = np.searchsorted(self._ends, at, side="right")
+        ids = np.empty(at.shape, self.dtype)
+        for number in np.unique(which):
+            shard, here = self._shards[number], which == number
+            ids[here] = shard[at[here] - (self._ends[number] - len(shard))]
+        return ids[()]
+
+
+# ch02_tokenizer/tokenizer.ipynb [token-dataset]
+class TokenDataset(Dataset):
+    """Windows of `context` ids and the same, one place on.
+
+    folder, split: where `write_shards` wrote. tokenizer: if given, it must be
+    the one that wrote them. `dataset[i]` is (x, y), two int64 tensors of
+    shape (context,). Attributes: `tokens` (all ids, a 1-D array), `index`,
+    `starts`, `nats`, `vocab_size`. FileNotFoundError if there are no shards;
+    ValueError if a file is cut short or altered (SHA-256), if they come from
+    another tokenizer, or if there are too few tokens for one window.
+    Built in chapter 2.
+    """
+
+    def __init__(self, folder, split, context, tokenizer=None):
+        folder = Path(folder) / split
+        if not (folder / "index.json").exists():
+            raise FileNotFoundError(
+                f"{folder} holds no shards: run `make ch02` first"
+            )
+        self.index, self.context = read_json(folder / "index.json"), context
+        files = {s["file"]: s["sha256"] for s in self.index["shards"]}
+        for name, expected in (files | self.index["sha256"]).items():
+            file = folder / name
+            if not file.exists() or sha256_file(file) != expected:
+                raise ValueError(
+                    f"{file} is cut short or altered (its SHA-256 is not the "
+                    "one in index.json): write the shards again, `make ch02`"
+                )
+        sha256 = self.index["tokenizer_sha256"]
+        if tokenizer is not None and tokenizer.sha256 != sha256:
+            raise ValueError(
+                f"the shards in {folder} were written with another tokenizer: "
+                "use the one beside them, or run `make ch02` again"
+            )
+        shards = [np.memmap(folder / n, dtype="<u2", mode="r") for n in files]
+        self.tokens = shards[0] if len(shards) == 1 else TokenArray(shards)
+        self.starts = np.load(folder / "starts.npy", allow_pickle=False)
+        self.nats = np.load(folder / "nats.npy", allow_pickle=False)
+        self.vocab_size = self.index["vocab_size"]
+        if len(self) < 1:
+            raise ValueError(
+                f"{folder} has {len(self.tokens)} tokens, and one window of "
+                f"context {context} needs {context + 1}: bring more text, or "
+                "choose a shorter context"
+            )
+
+    def __len__(self):
+        return (len(self.tokens) - 1) // self.context
+
+    def __getitem__(self, i):
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"window {i} of {len(self)}")
+        start = (i % len(self)) * self.context
+        ids = self.tokens[start : start + self.context + 1].astype(np.int64)
+        return torch.from_numpy(ids[:-1]), torch.from_numpy(ids[1:])
+
+
+# ch03_attention/attention.ipynb [ch03-sdpa]
+def scaled_dot_product_attention(q, k, v, mask=None):
+    """Attention as the equation has it: softmax(q kᵀ / √D) v.
+
+    q: (..., T, D) queries; k: (..., S, D) keys; v: (..., S, D) values.
+    mask: bool, broadcastable to (..., T, S), True where a query may look;
+    every query must be allowed at least one key, or its output is NaN.
+    Returns (..., T, D). Keeps a (..., T, S) tensor of weights in memory.
+    Source: Vaswani et al. 2017, equation 1. Built in chapter 3.
+    """
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., T, S)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return torch.softmax(scores, dim=-1) @ v
+
+
+# ch03_attention/attention.ipynb [ch03-causal-mask]
+def causal_mask(t, s=None, device=None):
+    """Who may look at whom: bool (T, S), True where key j ≤ query i.
+
+    t: number of queries; s: number of keys (default t). With s > t the
+    queries are the last t of the s positions, as they are behind a cache.
+    Raises ValueError when s < t. Built in chapter 3.
+    """
+    s = t if s is None else s
+    if s < t:
+        raise ValueError(f"{t} queries cannot stand at the end of {s} keys")
+    every = torch.ones(t, s, dtype=torch.bool, device=device)
+    return every.tril(diagonal=s - t)
+
+
+# ch03_attention/attention.ipynb [ch03-rope-frequencies]
+def rope_frequencies(d_head, theta=10000.0, device=None):
+    """Angle in radians by which each pair turns per position: (D/2,).
+
+    d_head: width of a head, even; theta: base, the slowest pair turns
+    about 1/theta of a radian a position. Raises ValueError if d_head is
+    odd. Source: Su et al. 2021, section 3.2.2. Built in chapter 3.
+    """
+    if d_head % 2:
+        raise ValueError(f"RoPE turns pairs: d_head must be even, not {d_head}")
+    pair = torch.arange(0, d_head, 2, dtype=torch.float32, device=device)
+    return theta ** (-pair / d_head)
+
+
+# ch03_attention/attention.ipynb [ch03-rope-table]
+def rope_table(positions, frequencies):
+    """Cosine and sine of every angle: two float32 tensors (..., T, D/2).
+
+    positions: (..., T) integers; frequencies: (D/2,). Built in chapter 3.
+    """
+    angles = positions[..., None].float() * frequencies  # (..., T, D/2)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x, cos, sin):
+    """Turn each pair (x[i], x[i + D/2]) by its angle: (..., T, D).
+
+    x: (..., T, D); cos, sin: broadcastable to (..., T, D/2). The first half
+    is paired with the second, as Llama's weights expect. The product is
+    taken in x's own dtype. Built in chapter 3.
+    """
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    a, b = x.unflatten(-1, (2, -1)).unbind(-2)  # the two halves
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+def apply_rope(x, positions, theta=10000.0):
+    """Rotary position embedding: x (..., T, D) turned by its positions.
+
+    positions: (T,) or broadcastable to x's (..., T); theta: the base, or the
+    (D/2,) tensor that `rope_frequencies` returns.
+    Raises ValueError if D is odd. Source: Su et al. 2021, equation 34, with
+    the pairing of Llama. Built in chapter 3.
+    """
+    if not torch.is_tensor(theta):
+        theta = rope_frequencies(x.shape[-1], theta, x.device)
+    return rotate(x, *rope_table(positions, theta))
+
+
+# ch03_attention/attention.ipynb [ch03-kvcache]
+class KVCache:
+    """The keys and values of one attention layer, for positions already read.
+
+    `length` is the number of positions held. What is kept carries no
+    gradient: a cache serves generation. Built in chapter 3.
+    """
+
+    def __init__(self):
+        self.length = 0
+        self.kept = None  # (2, B, G, room, D): keys, then values
+
+    def update(self, k, v):
+        """Append k, v (B, G, T, D); return all (B, G, length, D) so far.
+
+        Raises ValueError if batch, heads or width differ from what is held.
+        """
+        B, G, T, D = k.shape
+        start, end = self.length, self.length + T
+        if self.kept is None:
+            self.kept = k.new_empty(2, B, G, max(64, end), D)
+        room = self.kept.shape[3]
+        if self.kept.shape != (2, B, G, room, D):
+            held = self.kept.shape[1], self.kept.shape[2], self.kept.shape[4]
+            raise ValueError(f"the cache holds (B, G, D) = {held}, but "
+                             f"{B, G, D} came: use a new cache")
+        if end > room:
+            more = self.kept.new_empty(2, B, G, max(room, end - room), D)
+            self.kept = torch.cat((self.kept, more), dim=3)
+        self.kept[0, :, :, start:end] = k.detach()
+        self.kept[1, :, :, start:end] = v.detach()
+        self.length = end
+        return self.kept[0, :, :, :end], self.kept[1, :, :, :end]
+
+    def trim(self, n):
+        """Forget all but the first n positions (0 ≤ n ≤ length)."""
+        if not 0 <= n <= self.length:
+            raise ValueError(f"cannot keep {n} of {self.length} positions")
+        self.length = n
+
+
+# ch03_attention/attention.ipynb [ch03-flash-tile]
+def _tiles(T, S, block, causal):
+    """Pairs of (rows, list of columns), as slices; none beyond the mask."""
+    for i in range(0, T, block):
+        rows = slice(i, min(i + block, T))
+        end = min(S, rows.stop + S - T) if causal else S
+        yield rows, [slice(j, min(j + block, end))
+                     for j in range(0, end, block)]
+
+
+def _tile_scores(q, k, rows, cols, causal):
+    """Scores of one tile, (..., rows, cols), with the future at -inf."""
+    s = q[..., rows, :] @ k[..., cols, :].mT / math.sqrt(q.shape[-1])
+    ahead = k.shape[-2] - q.shape[-2]  # keys before the first query's own
+    if causal and cols.stop - 1 > rows.start + ahead:
+        i = torch.arange(rows.start, rows.stop, device=q.device) + ahead
+        j = torch.arange(cols.start, cols.stop, device=q.device)
+        s = s.masked_fill(j > i[:, None], float("-inf"))
+    return s
+
+
+# ch03_attention/attention.ipynb [ch03-flash-forward]
+def _flash_forward(q, k, v, block, causal):
+    """Output (..., T, D) and log-sum-exp (..., T), tile by tile."""
+    out, lse = torch.empty_like(q), q.new_empty(q.shape[:-1])
+    for rows, blocks in _tiles(q.shape[-2], k.shape[-2], block, causal):
+        top = q.new_full(q[..., rows, 0].shape, float("-inf"))
+        total = torch.zeros_like(top)
+        acc = torch.zeros_like(q[..., rows, :])
+        for cols in blocks:
+            s = _tile_scores(q, k, rows, cols, causal)
+            new_top = torch.maximum(top, s.amax(-1))
+            p = torch.exp(s - new_top[..., None])
+            shrink = torch.exp(top - new_top)
+            total = shrink * total + p.sum(-1)
+            acc = shrink[..., None] * acc + p @ v[..., cols, :]
+            top = new_top
+        out[..., rows, :] = acc / total[..., None]  # the one division
+        lse[..., rows] = top + total.log()
+    return out, lse
+
+
+# ch03_attention/attention.ipynb [ch03-flash-backward]
+def _flash_backward(q, k, v, out, lse, d_out, block, causal):
+    """Gradients of q, k and v; every tile is computed a second time."""
+    dq, dk, dv = (torch.zeros_like(z) for z in (q, k, v))
+    delta = (d_out * out).sum(-1, keepdim=True)  # (..., T, 1)
+    scale = 1 / math.sqrt(q.shape[-1])
+    for rows, blocks in _tiles(q.shape[-2], k.shape[-2], block, causal):
+        do = d_out[..., rows, :]
+        for cols in blocks:
+            s = _tile_scores(q, k, rows, cols, causal)
+            p = torch.exp(s - lse[..., rows, None])
+            ds = p * (do @ v[..., cols, :].mT - delta[..., rows, :]) * scale
+            dv[..., cols, :] += p.mT @ do
+            dk[..., cols, :] += ds.mT @ q[..., rows, :]
+            dq[..., rows, :] += ds @ k[..., cols, :]
+    return dq, dk, dv
+
+
+# ch03_attention/attention.ipynb [ch03-flash-public]
+class _FlashAttention(torch.autograd.Function):
+    """Tells autograd which backward belongs to which forward."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, block, causal):
+        out, lse = _flash_forward(q, k, v, block, causal)
+        ctx.save_for_backward(q, k, v, out, lse)
+        ctx.rest = block, causal
+        return out
+
+    @staticmethod
+    def backward(ctx, d_out):
+        return *_flash_backward(
+            *ctx.saved_tensors, d_out, *ctx.rest), None, None
+
+
+def flash_attention(q, k, v, block=64, causal=True):
+    """Attention in tiles of block × block: no tensor of T × S is ever made.
+
+    q: (B, H, T, D); k, v: (B, G, S, D) with G dividing H and, if causal,
+    S ≥ T (the queries are the last T positions). Returns (B, H, T, D),
+    differentiable; equal to `scaled_dot_product_attention` up to rounding.
+    Raises ValueError on block < 1 or shapes that do not fit.
+    Source: Dao 2023, algorithms 1 and 2. Built in chapter 3.
+    """
+    T, S = q.shape[-2], k.shape[-2]
+    repeats, rest = divmod(q.shape[1], k.shape[1])
+    if block < 1 or rest or (causal and S < T):
+        raise ValueError(
+            f"block {block} must be positive, {k.shape[1]} key heads must "
+            f"divide {q.shape[1]} query heads, and {T} causal queries need "
+            f"as many keys, not {S}"
+        )
+    k, v = (z.repeat_interleave(repeats, dim=1) for z in (k, v))
+    return _FlashAttention.apply(q, k, v, block, causal)
+
+
+# ch03_attention/attention.ipynb [ch03-attend]
+def dense_attention(q, k, v):
+    """Causal attention as two batched products; q, k, v: (B, H, T, D).
+
+    The equation again, with scale, mask and product in one call: in bfloat16
+    on a CPU the quickest way. Holds (B, H, T, T). Built in chapter 3.
+    """
+    B, H, T, D = q.shape
+    never = q.new_full((T, T), float("-inf")).triu(1)
+    q, k, v = (z.reshape(B * H, T, D) for z in (q, k, v))
+    scores = torch.baddbmm(never, q, k.mT, alpha=1 / math.sqrt(D))
+    return (scores.softmax(-1) @ v).view(B, H, T, D)
+
+
+# ch03_attention/attention.ipynb [ch03-projections]
+class _Projections(nn.Module):
+    """From x (B, T, C) to queries, keys and values by heads, and back."""
+
+    def __init__(self, d_model, n_head, n_kv_head, bias, qk_norm, norm_eps):
+        super().__init__()
+        if n_head < 1 or d_model % n_head:
+            raise ValueError(
+                f"d_model {d_model} does not divide among {n_head} heads")
+        if n_kv_head < 1 or n_head % n_kv_head:
+            raise ValueError(f"{n_head} query heads cannot share {n_kv_head} "
+                             "key-value heads evenly")
+        self.n_head, self.n_kv_head = n_head, n_kv_head
+        self.d_head = d_model // n_head
+        width = n_kv_head * self.d_head
+        self.q_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.k_proj = nn.Linear(d_model, width, bias=bias)
+        self.v_proj = nn.Linear(d_model, width, bias=bias)
+        self.o_proj = nn.Linear(d_model, d_model, bias=bias)
+        self.q_norm = self.k_norm = None
+        if qk_norm:
+            self.q_norm = nn.RMSNorm(self.d_head, eps=norm_eps)
+            self.k_norm = nn.RMSNorm(self.d_head, eps=norm_eps)
+
+
+def _head_norm(x, norm):
+    """RMS norm over the head width, in x's dtype (so the kernel is fused)."""
+    weight = norm.weight.to(x.dtype)
+    return F.rms_norm(x, weight.shape, weight, norm.eps)
+
+
+# ch03_attention/attention.ipynb [ch03-choose]
+def _attend(q, k, v, mask, causal, dropout):
+    """PyTorch's attention, or the equation itself where that is faster."""
+    k, v = k.to(q.dtype), v.to(q.dtype)
+    T = q.shape[-2]
+    if (q.dtype == torch.bfloat16 and q.device.type == "cpu"
+            and causal and not dropout and 1 < T <= 1024):
+        return dense_attention(q, k, v)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+
+
+# ch03_attention/attention.ipynb [ch03-mha]
+class MultiHeadAttention(_Projections):
+    """Causal self-attention with H query heads sharing G key-value heads.
+
+    d_model: width C; n_head: H; n_kv_head: G (default H: multi-head;
+    1: multi-query; between: grouped-query). bias: on all four projections.
+    rope_theta: base of RoPE, None for no rotation. qk_norm: RMS-normalise
+    queries and keys per head, before RoPE. dropout: on the weights.
+    Raises ValueError if H does not divide C or G does not divide H.
+    Sources: Vaswani et al. 2017; Ainslie et al. 2023. Built in chapter 3.
+    """
+
+    def __init__(self, d_model, n_head, n_kv_head=None, bias=False,
+                 rope_theta=None, qk_norm=False, dropout=0.0, norm_eps=1e-6):
+        super().__init__(d_model, n_head, n_head if n_kv_head is None
+                         else n_kv_head, bias, qk_norm, norm_eps)
+        if rope_theta is not None and self.d_head % 2:
+            raise ValueError(f"RoPE needs an even d_head, not {self.d_head}")
+        self.rope_theta, self.dropout = rope_theta, dropout
+
+    def project(self, x, past=0, rope=None):
+        """x (B, T, C) to q (B, H, T, D) and k, v (B, G, T, D), turned."""
+        q, k, v = (
+            p(x).unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+            for p in (self.q_proj, self.k_proj, self.v_proj))
+        if self.q_norm is not None:
+            q, k = _head_norm(q, self.q_norm), _head_norm(k, self.k_norm)
+        if self.rope_theta is not None:
+            if rope is None:
+                at = torch.arange(past, past + x.shape[1], device=x.device)
+                rope = rope_table(at, rope_frequencies(
+                    self.d_head, self.rope_theta, x.device))
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        return q, k, v
+
+    def forward(self, x, cache=None, mask=None, rope=None):
+        """x (B, T, C) to (B, T, C); each position sees itself and the past.
+
+        cache: a KVCache of earlier positions, extended in place; mask: bool,
+        broadcastable to (B, H, T, S), instead of the causal one; rope: the
+        (cos, sin) of `rope_table`, to share one table among layers.
+        """
+        T, past = x.shape[1], 0 if cache is None else cache.length
+        q, k, v = self.project(x, past, rope)
+        if cache is not None:
+            k, v = cache.update(k, v)
+        if self.n_kv_head < self.n_head:
+            repeats = self.n_head // self.n_kv_head
+            k = k.repeat_interleave(repeats, dim=1)  # (B, H, S, D)
+            v = v.repeat_interleave(repeats, dim=1)
+        causal = mask is None and past == 0
+        if mask is None and past and T > 1:
+            mask = causal_mask(T, past + T, x.device)
+        y = _attend(q, k, v, mask, causal,
+                    self.dropout if self.training else 0.0)
+        return self.o_proj(y.transpose(1, 2).flatten(2))
+
+
+# ch03_attention/attention.ipynb [ch03-weights]
+@torch.no_grad()
+def attention_weights(layer, x):
+    """The weights (B, H, T, T) that a MultiHeadAttention gives x (B, T, C).
+
+    For looking at; the layer itself never keeps them. Built in chapter 3.
+    """
+    q, k, _ = layer.project(x)
+    k = k.repeat_interleave(layer.n_head // layer.n_kv_head, dim=1)
+    scores = q @ k.mT / math.sqrt(layer.d_head)
+    future = ~causal_mask(x.shape[1], device=x.device)
+    return scores.masked_fill(future, float("-inf")).softmax(-1)
+
+
+# ch04_model/model.ipynb [ch04-presets]
+_SIZES = ("vocab_size", "context_length", "n_layer", "n_head", "n_kv_head",
+          "d_model", "d_ff")
+_CHOICES = {
+    "norm": ("layernorm", "rmsnorm"),
+    "norm_position": ("pre", "post"),
+    "activation": ("gelu", "gelu_tanh", "swiglu", "relu2"),
+    "position": ("learned", "rope", "none"),
+    "init": ("scaled", "plain", "zero"),
+}
+_PRESETS = {
+    "smoke": dict(vocab_size=768, context_length=256, n_layer=3, n_head=3,
+                  n_kv_head=1, d_model=96, d_ff=256),
+    "pocket": dict(vocab_size=2048, context_length=512, n_layer=4, n_head=4,
+                   n_kv_head=2, d_model=256, d_ff=640),
+    "gpt2-124m": dict(n_kv_head=4, d_ff=2432),
+    "gpt2-124m-classic": dict(
+        norm="layernorm", norm_eps=1e-5, activation="gelu_tanh",
+        position="learned", bias=True, qk_norm=False),
+}
+
+
+def _check_config(c):
+    """Raise ValueError where the fields of a ModelConfig do not fit."""
+    for name, allowed in _CHOICES.items():
+        if getattr(c, name) not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, "
+                             f"not {getattr(c, name)!r}")
+    for name in _SIZES:
+        value = getattr(c, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{name} must be a whole number from 1, not {value!r}")
+    if c.d_model % c.n_head or c.n_head % c.n_kv_head:
+        raise ValueError(
+            f"n_head {c.n_head} must divide d_model {c.d_model}, and "
+            f"n_kv_head {c.n_kv_head} must divide n_head")
+    if c.position == "rope" and c.d_head % 2:
+        raise ValueError(f"RoPE needs an even d_head, not {c.d_head}")
+
+
+# ch04_model/model.ipynb [ch04-config-code]
+@dataclass
+class ModelConfig:
+    """Everything that decides a model's shape. Built in chapter 4.
+
+    vocab_size V, context_length (largest T), n_layer L, n_head H,
+    n_kv_head G (None: H), d_model C, d_ff: width of the feed-forward layer
+    (None: 4 C). norm: "layernorm" or "rmsnorm", with norm_eps and
+    norm_position "pre" or "post". activation: "gelu", "gelu_tanh",
+    "swiglu" or "relu2". position: "learned", "rope" or "none".
+    init: "scaled" (writers into the residual smaller by 1/√(2L)), "plain"
+    or "zero". Raises ValueError on values that do not fit together.
+    """
+
+    vocab_size: int = 50257
+    context_length: int = 1024
+    n_layer: int = 12
+    n_head: int = 12
+    n_kv_head: int | None = None
+    d_model: int = 768
+    d_ff: int | None = None
+    norm: str = "rmsnorm"
+    norm_eps: float = 1e-6
+    norm_position: str = "pre"
+    activation: str = "swiglu"
+    position: str = "rope"
+    rope_theta: float = 10000.0
+    tie_embeddings: bool = True
+    bias: bool = False
+    qk_norm: bool = True
+    dropout: float = 0.0
+    init: str = "scaled"
+    init_std: float = 0.02
+
+    def __post_init__(self):
+        if self.n_kv_head is None:
+            self.n_kv_head = self.n_head
+        if self.d_ff is None:
+            self.d_ff = 4 * self.d_model
+        _check_config(self)
+
+    @property
+    def d_head(self):
+        """Width D of one head."""
+        return self.d_model // self.n_head
+
+    def to_dict(self):
+        """All fields, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """The inverse of `to_dict`; ValueError names an unknown field."""
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(
+                f"unknown in a ModelConfig: {', '.join(sorted(unknown))}"
+            )
+        return cls(**values)
+
+    @classmethod
+    def preset(cls, name, **changes):
+        """"smoke", "pocket", "gpt2-124m" or "gpt2-124m-classic".
+
+        changes: fields to set otherwise, for example vocab_size.
+        """
+        if name not in _PRESETS:
+            raise ValueError(
+                f"no preset {name!r}: there are {', '.join(_PRESETS)}"
+            )
+        return cls(**{**_PRESETS[name], **changes})
+
+
+# ch04_model/model.ipynb [ch04-layernorm]
+class LayerNorm(nn.Module):
+    """Each vector minus its mean, over its standard deviation, times a
+    learned weight, plus a learned bias (unless bias=False).
+
+    x (..., C) to (..., C). eps is added to the variance, so that a vector
+    without any spread gives zeros and not 0/0.
+    Source: Ba et al. 2016. Built in chapter 4.
+    """
+
+    def __init__(self, d_model, eps=1e-5, bias=True):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+
+    def forward(self, x):
+        """x (..., C) to (..., C), by PyTorch's fused kernel."""
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        weight = self.weight.to(x.dtype)
+        return F.layer_norm(x, weight.shape, weight, bias, self.eps)
+
+
+# ch04_model/model.ipynb [ch04-rmsnorm]
+class RMSNorm(nn.Module):
+    """Each vector over its root mean square, times a learned weight.
+
+    x (..., C) to (..., C). Nothing is subtracted and there is no bias.
+    Source: Zhang and Sennrich 2019. Built in chapter 4.
+    """
+
+    def __init__(self, d_model, eps=1e-6):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x):
+        """x (..., C) to (..., C), by PyTorch's fused kernel."""
+        weight = self.weight.to(x.dtype)  # else the kernel is not fused
+        return F.rms_norm(x, weight.shape, weight, self.eps)
+
+
+# ch04_model/model.ipynb [ch04-feed-code]
+class FeedForward(nn.Module):
+    """Two matrices with a bend between them, at each position alone.
+
+    activation: "gelu", "gelu_tanh" (GPT-2's), "relu2" (the square of the
+    ReLU) or "swiglu" (a third matrix whose output gates the second).
+    x (B, T, C) to (B, T, C). Sources: Hendrycks and Gimpel 2016; Shazeer
+    2020; So et al. 2021. Built in chapter 4.
+    """
+
+    def __init__(self, d_model, d_ff, activation="swiglu", bias=False):
+        super().__init__()
+        self.activation = activation
+        if activation == "swiglu":
+            self.gate_proj = nn.Linear(d_model, d_ff, bias=bias)
+        self.up_proj = nn.Linear(d_model, d_ff, bias=bias)
+        self.down_proj = nn.Linear(d_ff, d_model, bias=bias)
+
+    def forward(self, x):
+        """x (B, T, C) to (B, T, C)."""
+        if self.activation == "swiglu":
+            h = F.silu(self.gate_proj(x)) * self.up_proj(x)
+        elif self.activation == "relu2":
+            h = F.relu(self.up_proj(x)).square()
+        else:
+            how = "tanh" if self.activation == "gelu_tanh" else "none"
+            h = F.gelu(self.up_proj(x), approximate=how)
+        return self.down_proj(h)
+
+
+# ch04_model/model.ipynb [ch04-make-norm]
+def make_norm(config, width=None):
+    """The norm that `config` asks for, over `width` (default d_model)."""
+    width = config.d_model if width is None else width
+    if config.norm == "layernorm":
+        return LayerNorm(width, config.norm_eps, config.bias)
+    return RMSNorm(width, config.norm_eps)
+
+
+# ch04_model/model.ipynb [ch04-block-code]
+class Block(nn.Module):
+    """One layer: attention, then feed-forward, each added to the stream.
+
+    Pre-norm: x + f(norm(x)). Post-norm: norm(x + f(x)), as in 2017.
+    Source: Xiong et al. 2020, figure 1. Built in chapter 4.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.post_norm = config.norm_position == "post"
+        self.attention_norm = make_norm(config)
+        self.attention = MultiHeadAttention(
+            config.d_model, config.n_head, config.n_kv_head, config.bias,
+            config.rope_theta if config.position == "rope" else None,
+            config.qk_norm, config.dropout, config.norm_eps,
+        )
+        self.feed_forward_norm = make_norm(config)
+        self.feed_forward = FeedForward(
+            config.d_model, config.d_ff, config.activation, config.bias
+        )
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x, cache=None, mask=None, rope=None):
+        """x (B, T, C) to (B, T, C); the rest as in MultiHeadAttention."""
+        if self.post_norm:
+            y = self.attention(x, cache, mask, rope)
+            x = self.attention_norm(x + self.drop(y))
+            return self.feed_forward_norm(x + self.drop(self.feed_forward(x)))
+        y = self.attention(self.attention_norm(x), cache, mask, rope)
+        x = x + self.drop(y)
+        return x + self.drop(self.feed_forward(self.feed_forward_norm(x)))
+
+
+# ch04_model/model.ipynb [ch04-init-code]
+def initialise(model, generator=None):
+    """Fill a GPT's weights from a local generator; biases 0, norms 1.
+
+    Matrices and embeddings are drawn with deviation `init_std`. The two that
+    write into the residual stream are smaller by 1/√(2 n_layer) if
+    config.init is "scaled", and 0 if it is "zero". The numbers are drawn on
+    the CPU, so that every device starts from the same weights. On the meta
+    device nothing is done. generator: torch.Generator (default: seed 0).
+    Returns the model. Source: Radford et al. 2019, section 2.3. Built in
+    chapter 4.
+    """
+    config = model.config
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
+    factors = {"plain": 1.0, "zero": 0.0,
+               "scaled": 1 / math.sqrt(2 * config.n_layer)}
+    for name, p in model.named_parameters():
+        if p.is_meta:
+            continue
+        with torch.no_grad():
+            if p.dim() == 1:
+                p.fill_(0.0 if name.endswith("bias") else 1.0)
+                continue
+            std = config.init_std
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                std *= factors[config.init]
+            p.copy_(std * torch.randn(
+                p.shape, generator=generator, device="cpu"))
+    return model
+
+
+# ch04_model/model.ipynb [ch04-positions]
+def _padding_mask(left_pad, past, T):
+    """(B, 1, T, S): who may look at whom when rows begin with padding."""
+    mask = causal_mask(T, past + T, left_pad.device)
+    key = torch.arange(past + T, device=left_pad.device)
+    real = (key >= left_pad[:, None])[:, None]  # (B, 1, S)
+    itself = key == key[past:, None]  # (T, S): a padding id sees itself
+    return (mask & (real | itself))[:, None]
+
+
+# ch04_model/model.ipynb [ch04-gpt-code]
+class GPT(nn.Module):
+    """A decoder-only transformer, from ids to the next id's logits.
+
+    config: ModelConfig; generator: torch.Generator for the first weights
+    (default: seed 0). Sources: Radford et al. 2019; Touvron et al. 2023.
+    Built in chapter 4.
+    """
+
+    def __init__(self, config, generator=None):
+        super().__init__()
+        self.config = c = config
+        self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
+        self.position_embedding = None
+        if c.position == "learned":
+            self.position_embedding = nn.Embedding(
+                c.context_length, c.d_model)
+        self.drop = nn.Dropout(c.dropout)
+        self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
+        self.norm = make_norm(c)
+        self.head = nn.Linear(c.d_model, c.vocab_size, bias=False)
+        if c.tie_embeddings:
+            self.head.weight = self.token_embedding.weight
+        initialise(self, generator)
+
+    def new_cache(self):
+        """An empty cache: one KVCache for each layer."""
+        return [KVCache() for _ in self.blocks]
+
+    def forward(self, ids, targets=None, cache=None, hidden=False,
+                left_pad=None):
+        """(logits, loss) for ids (B, T) of int64.
+
+        Without targets: logits (B, T, V), loss None. With targets (B, T):
+        the mean loss in nats over the targets that are not -100.
+        hidden=True: only the final, normed states (B, T, C).
+        cache: from `new_cache()`, extended in place; ids are then the
+        positions that follow it. left_pad: (B,) number of padding ids at
+        the start of each row (of the cache and ids together): they are
+        looked at by nobody, and positions count from the first real one.
+        Raises ValueError if cache and ids are longer than the context.
+        """
+        x, mask, rope = self._embed(ids, cache, left_pad)
+        for i, block in enumerate(self.blocks):
+            x = block(x, None if cache is None else cache[i], mask, rope)
+        x = self.norm(x)
+        if hidden:
+            return x
+        logits = self.head(x)
+        if targets is None:
+            return logits, None
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return logits, loss
+
+    def _embed(self, ids, cache, left_pad):
+        """The first x (B, T, C), the mask and the table of angles."""
+        c, past = self.config, cache[0].length if cache else 0
+        if ids.dim() != 2:
+            raise ValueError(f"ids must be (B, T), not {tuple(ids.shape)}")
+        end = past + ids.shape[1]
+        if end > c.context_length:
+            raise ValueError(f"{end} ids are longer than the model's context "
+                             f"of {c.context_length}: shorten them")
+        at, mask, rope = torch.arange(past, end, device=ids.device), None, None
+        if left_pad is not None:
+            mask = _padding_mask(left_pad, past, ids.shape[1])
+            at = (at - left_pad[:, None]).clamp_min(0)  # (B, T)
+        x = self.token_embedding(ids)
+        if c.position == "learned":
+            x = x + self.position_embedding(at)
+        if c.position == "rope":
+            rope = rope_table(at, rope_frequencies(
+                c.d_head, c.rope_theta, ids.device))
+            if left_pad is not None:
+                rope = [z[:, None] for z in rope]  # the same for all heads
+        return self.drop(x), mask, rope
+
+
+# ch04_model/model.ipynb [ch04-count-code]
+def count_parameters(model, trainable=False):
+    """Number of parameters, shared ones once; trainable=True: only those
+    that learn. model: any nn.Module. Built in chapter 4.
+    """
+    return sum(p.numel() for p in model.parameters()
+               if p.requires_grad or not trainable)
+
+
+def parameter_table(config):
+    """Parameters by part, counted from the configuration alone: a dict.
+
+    Built in chapter 4.
+    """
+    C, D, L = config.d_model, config.d_head, config.n_layer
+    kv, bias = config.n_kv_head * D, config.bias
+    matrices = 3 if config.activation == "swiglu" else 2
+    norm = C * (2 if config.norm == "layernorm" and bias else 1)
+    feed_bias = (matrices - 1) * config.d_ff + C if bias else 0
+    table = {
+        "token embedding": config.vocab_size * C,
+        "position embedding":
+            config.context_length * C if config.position == "learned" else 0,
+        "attention": L * (2 * C * C + 2 * C * kv
+                          + (2 * C + 2 * kv if bias else 0)
+                          + (2 * D if config.qk_norm else 0)),
+        "feed-forward": L * (matrices * C * config.d_ff + feed_bias),
+        "norms": (2 * L + 1) * norm,
+        "head": 0 if config.tie_embeddings else config.vocab_size * C,
+    }
+    return table
+
+
+# ch04_model/model.ipynb [ch04-names]
+def _gpt2_names(config):
+    """Rows (our names, GPT-2's name, transposed); several of ours: stacked."""
+    rows = [(["token_embedding.weight"], "transformer.wte.weight", False),
+            (["position_embedding.weight"], "transformer.wpe.weight", False)]
+    pairs = [("attention_norm", "ln_1"), ("feed_forward_norm", "ln_2"),
+             ("attention.o_proj", "attn.c_proj"),
+             ("feed_forward.up_proj", "mlp.c_fc"),
+             ("feed_forward.down_proj", "mlp.c_proj")]
+    for i in range(config.n_layer):
+        ours, theirs = f"blocks.{i}.", f"transformer.h.{i}."
+        for kind in ("weight", "bias"):
+            rows += [([f"{ours}{a}.{kind}"], f"{theirs}{b}.{kind}",
+                      a.endswith("proj") and kind == "weight")
+                     for a, b in pairs]
+            rows.append(([f"{ours}attention.{p}_proj.{kind}" for p in "qkv"],
+                         f"{theirs}attn.c_attn.{kind}", kind == "weight"))
+    rows += [([f"norm.{k}"], f"transformer.ln_f.{k}", False)
+             for k in ("weight", "bias")]
+    return rows
+
+
+def _llama_names(config):
+    """The same for Llama's and Qwen3's layout, where nothing is turned."""
+    rows = [("token_embedding", "model.embed_tokens"), ("norm", "model.norm")]
+    pairs = [("attention_norm", "input_layernorm"),
+             ("feed_forward_norm", "post_attention_layernorm")]
+    pairs += [(f"attention.{p}_proj", f"self_attn.{p}_proj") for p in "qkvo"]
+    pairs += [(f"feed_forward.{p}_proj", f"mlp.{p}_proj")
+              for p in ("gate", "up", "down")]
+    if config.qk_norm:
+        pairs += [(f"attention.{p}_norm", f"self_attn.{p}_norm") for p in "qk"]
+    for i in range(config.n_layer):
+        rows += [(f"blocks.{i}.{a}", f"model.layers.{i}.{b}")
+                 for a, b in pairs]
+    return [([f"{a}.weight"], f"{b}.weight", False) for a, b in rows]
+
+
+# ch04_model/model.ipynb [ch04-layouts]
+def _layout(config):
+    """The architecture in transformers that computes the same function."""
+    c = config
+    gpt2 = (c.norm == "layernorm" and c.position == "learned" and c.bias
+            and c.activation in ("gelu", "gelu_tanh") and not c.qk_norm
+            and c.n_kv_head == c.n_head)
+    llama = (c.norm == "rmsnorm" and c.position == "rope" and not c.bias
+             and c.activation == "swiglu")
+    if c.norm_position == "pre" and gpt2:
+        return "gpt2"
+    if c.norm_position == "pre" and llama:
+        return "qwen3" if c.qk_norm else "llama"
+    raise ValueError(
+        "no layout of transformers computes this configuration: it must be "
+        "GPT-2's or Llama's, with qk_norm Qwen3's"
+    )
+
+
+def _names(config, layout):
+    """Rows (our names, their name, transposed) for every tensor."""
+    rows = (_gpt2_names if layout == "gpt2" else _llama_names)(config)
+    if not config.tie_embeddings:
+        rows.append((["head.weight"], "lm_head.weight", False))
+    return rows
+
+
+# ch04_model/model.ipynb [ch04-their-config]
+def _their_config(config, layout, tokenizer):
+    """The config.json that transformers, llama.cpp and vLLM read."""
+    c = config
+    values = {"model_type": layout, "vocab_size": c.vocab_size,
+              "tie_word_embeddings": c.tie_embeddings, "dtype": "float32",
+              "torch_dtype": "float32"}
+    if layout == "gpt2":
+        values |= {
+            "architectures": ["GPT2LMHeadModel"],
+            "n_positions": c.context_length, "n_embd": c.d_model,
+            "n_layer": c.n_layer, "n_head": c.n_head, "n_inner": c.d_ff,
+            "layer_norm_epsilon": c.norm_eps,
+            "activation_function":
+                "gelu_new" if c.activation == "gelu_tanh" else "gelu",
+        }
+        values |= {f"{p}_pdrop": c.dropout for p in ("attn", "embd", "resid")}
+    else:
+        name = {"llama": "Llama", "qwen3": "Qwen3"}[layout]
+        values |= {
+            "architectures": [f"{name}ForCausalLM"],
+            "max_position_embeddings": c.context_length,
+            "hidden_size": c.d_model, "intermediate_size": c.d_ff,
+            "num_hidden_layers": c.n_layer, "num_attention_heads": c.n_head,
+            "num_key_value_heads": c.n_kv_head, "head_dim": c.d_head,
+            "hidden_act": "silu", "rms_norm_eps": c.norm_eps,
+            "attention_bias": False, "attention_dropout": c.dropout,
+            "rope_theta": c.rope_theta, "rope_parameters": {
+                "rope_type": "default", "rope_theta": c.rope_theta},
+        }
+    end = getattr(tokenizer, "end_of_text", None)
+    return values | {"bos_token_id": end, "eos_token_id": end}
+
+
+# ch04_model/model.ipynb [ch04-same-vocabulary]
+def _same_vocabulary(tokenizer, config, folder):
+    """Raise ValueError if a tokenizer's ids are not the model's."""
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the "
+            f"model {config.vocab_size}: they do not belong together"
+        )
+
+
+# ch04_model/model.ipynb [ch04-to]
+def to_transformers(model, tokenizer, folder):
+    """Write a folder that transformers (and llama.cpp, vLLM) can load.
+
+    The layout is GPT-2's, Llama's or, with QK-norm, Qwen3's; ValueError if
+    the configuration is none of them or the tokenizer (it may be None) has
+    another vocabulary. Returns the folder's Path. Built in chapter 4.
+    """
+    from safetensors.torch import save_file
+
+    config, folder = model.config, Path(folder)
+    layout = _layout(config)
+    if tokenizer is not None:
+        _same_vocabulary(tokenizer, config, folder)
+    own, theirs = model.state_dict(), {}
+    for ours, name, transposed in _names(config, layout):
+        tensor = torch.cat([own[o].detach().cpu() for o in ours])
+        theirs[name] = (tensor.T if transposed else tensor).contiguous()
+    values = _their_config(config, layout, tokenizer)
+    with atomic_folder(folder) as part:
+        save_file(theirs, part / "model.safetensors", {"format": "pt"})
+        write_json(part / "config.json", values)
+        ends = {k: values[k] for k in ("bos_token_id", "eos_token_id")}
+        write_json(part / "generation_config.json", ends)
+        if tokenizer is not None:
+            tokenizer.save(part)
+            write_json(part / "tokenizer_config.json", {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": config.context_length,
+                "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
+                "clean_up_tokenization_spaces": False})
+    return folder
+
+
+# ch04_model/model.ipynb [ch04-our-config]
+def _our_config(values):
+    """A ModelConfig from a config.json of transformers."""
+    layout, get = values.get("model_type"), values.get
+    tied = get("tie_word_embeddings", layout == "gpt2")
+    if layout == "gpt2":
+        activation = {"gelu_new": "gelu_tanh", "gelu": "gelu"}.get(
+            get("activation_function", "gelu_new"))
+        if activation is None:
+            raise ValueError(f"cannot load {values['activation_function']}")
+        return layout, ModelConfig.preset(
+            "gpt2-124m-classic", vocab_size=values["vocab_size"],
+            context_length=values["n_positions"], n_layer=values["n_layer"],
+            n_head=values["n_head"], d_model=values["n_embd"],
+            d_ff=get("n_inner"), norm_eps=values["layer_norm_epsilon"],
+            activation=activation, tie_embeddings=tied)
+    if layout not in ("llama", "qwen3"):
+        raise ValueError(f"cannot load {layout!r}: gpt2, llama or qwen3")
+    rope = get("rope_parameters") or get("rope_scaling") or {}
+    d_model, n_head = values["hidden_size"], values["num_attention_heads"]
+    odd = [name for name, bad in {
+        "scaled RoPE": rope.get("rope_type", "default") != "default",
+        "biases": get("attention_bias") or get("mlp_bias"),
+        "a sliding window": get("use_sliding_window"),
+        "another activation": get("hidden_act", "silu") != "silu",
+        "heads wider than d_model / n_head":
+            (get("head_dim") or d_model // n_head) * n_head != d_model,
+    }.items() if bad]
+    if odd:
+        raise ValueError(f"cannot load this {layout}: it has {odd[0]}")
+    return layout, ModelConfig(
+        vocab_size=values["vocab_size"], d_model=d_model, n_head=n_head,
+        context_length=values["max_position_embeddings"],
+        n_layer=values["num_hidden_layers"], d_ff=values["intermediate_size"],
+        n_kv_head=get("num_key_value_heads"), qk_norm=layout == "qwen3",
+        norm_eps=values["rms_norm_eps"], tie_embeddings=tied,
+        rope_theta=float(rope.get("rope_theta")
+                         or get("rope_theta") or 10000.0))
+
+
+# ch04_model/model.ipynb [ch04-load-exactly]
+def _load_exactly(model, state, source):
+    """Every tensor has its place and every place its tensor, or ValueError."""
+    if model.config.tie_embeddings:
+        state = {**state, "head.weight": state.get("token_embedding.weight")}
+    own = model.state_dict()
+    wrong = sorted(set(own) ^ set(state)) or [
+        name for name in own
+        if state[name] is None or state[name].shape != own[name].shape]
+    if wrong:
+        raise ValueError(
+            f"{source} does not fit its configuration: {wrong[0]} is missing,"
+            f" unknown or of another shape ({len(wrong)} such tensors)"
+        )
+    model.load_state_dict(state)
+
+
+# ch04_model/model.ipynb [ch04-from]
+def from_transformers(folder_or_id):
+    """A GPT with the weights of a transformers folder or Hub id.
+
+    Reads safetensors only, in GPT-2's, Llama's or Qwen3's layout. ValueError
+    names what cannot be loaded, a missing tensor or one of a wrong shape.
+    Returns the model in eval mode. Built in chapter 4.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder_or_id)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+        folder = Path(snapshot_download(
+            str(folder_or_id), allow_patterns=["*.safetensors", "*.json"]))
+    layout, config = _our_config(read_json(folder / "config.json"))
+    theirs = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        theirs |= load_file(path)
+    state = {}
+    for ours, name, transposed in _names(config, layout):
+        short = name.removeprefix("transformer.")  # as on the Hub
+        tensor = theirs.get(name, theirs.get(short))
+        if tensor is None:
+            raise ValueError(f"{folder} has no tensor {name}")
+        tensor = (tensor.T if transposed else tensor).float()
+        state |= zip(ours, tensor.chunk(len(ours)), strict=True)
+    model = GPT(config)
+    _load_exactly(model, state, folder)
+    return model.eval()
+
+
+# ch04_model/model.ipynb [ch04-flops-code]
+def flops_per_token(config, context=None, training=True):
+    """Floating-point operations of the matrix products, per token.
+
+    context: T, the length of the sequences (default context_length). A
+    product of a vector with an n × m matrix counts 2nm; attention counts
+    the whole T × T square. training=True: forward and backward, three
+    times the forward. Source: Kaplan et al. 2020, section 2.1. Built in
+    chapter 4.
+    """
+    T = config.context_length if context is None else context
+    C, kv = config.d_model, config.n_kv_head * config.d_head
+    matrices = 3 if config.activation == "swiglu" else 2
+    layer = 2 * C * C + 2 * C * kv + matrices * C * config.d_ff
+    forward = 2 * (config.n_layer * layer + config.vocab_size * C)
+    forward += 4 * config.n_layer * T * C  # q kᵀ and weights · v
+    return forward * (3 if training else 1)
+
+
+# ch04_model/model.ipynb [ch04-memory]
+def memory_bytes(config, batch_size=1, context=None, training=True,
+                 bytes_each=4, optimizer_states=2):
+    """Where a step's memory goes: a dict of bytes, with "total".
+
+    In training: parameters, gradients, optimizer (states per parameter, 2
+    for AdamW), all float32, and the activations kept for the backward pass,
+    bytes_each a number (4: float32), by PyTorch's kernels on a CPU. Without
+    training: parameters and the cache of batch_size texts of length context
+    (default context_length). Built in chapter 4.
+    """
+    C, kv, F_ = config.d_model, config.n_kv_head * config.d_head, config.d_ff
+    tokens = batch_size * (context or config.context_length)
+    n = sum(parameter_table(config).values())
+    parts = {"parameters": 4 * n}
+    if training:
+        rms = config.norm == "rmsnorm"
+        layer = (8 + (config.position == "rope") + 2 * rms) * C
+        layer += 2 * (C + kv) if config.qk_norm else 0
+        layer += (4 if config.activation == "swiglu" else 2) * F_
+        last = (2 + rms) * C + config.vocab_size
+        parts["gradients"] = 4 * n
+        parts["optimizer"] = 4 * n * optimizer_states
+        parts["activations"] = (
+            tokens * bytes_each * (config.n_layer * layer + last))
+    else:
+        parts["cache"] = 2 * config.n_layer * tokens * kv * bytes_each
+    return parts | {"total": sum(parts.values())}
+
+
+# ch04_model/model.ipynb [ch04-save-code]
+def save_model(model, folder, tokenizer=None, training=None):
+    """Write a model's folder, whole or not at all; returns its Path.
+
+    model.safetensors, config.json, training.json (the dict `training` and
+    the SHA-256 of the weights) and, given a tokenizer, its three files.
+    Raises ValueError if the tokenizer's vocabulary is not the model's.
+    Built in chapter 4.
+    """
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if tokenizer is not None:
+        _same_vocabulary(tokenizer, model.config, folder)
+    state = {name: p.detach().cpu().contiguous()
+             for name, p in model.state_dict().items()}
+    if model.config.tie_embeddings:
+        del state["head.weight"]  # the same tensor as the embedding
+    with atomic_folder(folder) as part:
+        save_file(state, part / "model.safetensors", {"format": "pt"})
+        write_json(part / "config.json", model.config.to_dict())
+        digest = sha256_file(part / "model.safetensors")
+        write_json(part / "training.json",
+                   {**(training or {}), "sha256": digest})
+        if tokenizer is not None:
+            tokenizer.save(part)
+    return folder
+
+
+# ch04_model/model.ipynb [ch04-load]
+def load_model(folder, device="cpu"):
+    """Read what `save_model` wrote: (GPT in eval mode, training dict).
+
+    Raises FileNotFoundError if a file is missing, and ValueError if the
+    weights are not those whose SHA-256 training.json records, do not fit
+    config.json, or the tokenizer beside them has another vocabulary.
+    Only safetensors and JSON are read. Built in chapter 4.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    for name in ("model.safetensors", "config.json", "training.json"):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} is missing: this is "
+                                    "not a whole model folder")
+    training = read_json(folder / "training.json")
+    weights = folder / "model.safetensors"
+    if sha256_file(weights) != training.get("sha256"):
+        raise ValueError(
+            f"{weights} is not the file that was saved (its SHA-256 differs "
+            "from training.json): it is truncated or altered, make it again"
+        )
+    config = ModelConfig.from_dict(read_json(folder / "config.json"))
+    if (folder / "vocab.json").exists():
+        _same_vocabulary(BPETokenizer.load(folder), config, folder)
+    model = GPT(config)
+    _load_exactly(model, load_file(weights), weights)
+    return model.to(device).eval(), training
+
+
+# ch05_pretrain/pretrain.ipynb [pack]
+def pack_documents(lengths, capacity):
+    """Put documents into as few rows as best-fit decreasing finds.
+
+    lengths: tokens of each document, none above `capacity`. Returns a list
+    of rows, each a list of indices whose lengths sum to ≤ capacity. The
+    longest goes first, each into the fullest row that still has room.
+    Documents of equal length keep their order. Source: Ding et al. 2024,
+    section 3. Built in chapter 5.
+    """
+    rows, by_room, rooms = [], [[] for _ in range(capacity + 1)], 0
+    for i in np.argsort(-np.asarray(lengths), kind="stable").tolist():
+        need = int(lengths[i])
+        fitting = rooms >> need  # bit r: some row has need + r tokens free
+        if fitting:
+            room = need + (fitting & -fitting).bit_length() - 1
+            row = by_room[room].pop()
+            if not by_room[room]:
+                rooms ^= 1 << room
+        else:
+            room, row = capacity, []
+            rows.append(row)
+        row.append(i)
+        by_room[room - need].append(row)
+        rooms |= 1 << (room - need)
+    return rows
+
+
+# ch05_pretrain/pretrain.ipynb [rows]
+def _document_rows(starts, lengths, context, mix):
+    """Rows of pieces (first token, number of tokens), in random order."""
+    pieces = [(start + cut, min(context, length - cut))
+              for start, length in zip(starts.tolist(), lengths.tolist())
+              for cut in range(0, length, context)]
+    packed = pack_documents([n for _, n in pieces], context)
+    return [[pieces[i] for i in mix.permutation(packed[r]).tolist()]
+            for r in mix.permutation(len(packed)).tolist()]
+
+
+def _fill_row(x, y, row, tokens):
+    """Write a row's pieces into x and y (T,): y is one token ahead."""
+    first, at = row[0][0], 0
+    for start, length in row:
+        y[at:at + length] = tokens[start:start + length]
+        at += length
+    x[1:at] = y[:at - 1]
+    if first:  # the end-of-text before, or where a long document was cut
+        x[0] = tokens[first - 1]
+
+
+# ch05_pretrain/pretrain.ipynb [batches]
+class Batches:
+    """An endless, repeatable stream of batches, which knows its position.
+
+    data: a TokenDataset, or with windows="stream" any dataset of (x, y).
+    Each epoch goes through the documents in an order that `seed` and the
+    epoch decide alone. Rows hold whole documents (a longer one is cut),
+    each after an end-of-text; what is left of a row is −100 in y. Raises
+    ValueError if there is too little to read. Built in chapter 5.
+    """
+
+    CHUNK = 8192  # documents that are packed together
+
+    def __init__(self, data, batch_size, context, seed=0,
+                 windows="documents"):
+        self.data, self.batch_size, self.context = data, batch_size, context
+        self.seed, self.windows = seed, windows
+        self.epoch = self.chunk = self.row = 0
+        self.known = None  # the (epoch, chunk) whose rows are at hand
+        if windows == "stream":
+            self.count = len(data)
+        else:
+            self.tokens, self.count = data.tokens, len(data.starts)
+            self.starts = np.asarray(data.starts, dtype=np.int64)
+            ends = np.append(self.starts, len(data.tokens))[1:]
+            self.lengths = ends - self.starts
+            if len(data.tokens) < context:
+                raise ValueError(
+                    f"the corpus has {len(data.tokens)} tokens, fewer than "
+                    f"one context of {context}: give more text")
+            self.end_of_text = int(data.tokens[int(ends[0]) - 1])
+        if not self.count:
+            raise ValueError("the dataset is empty: nothing to learn from")
+
+    def state_dict(self):
+        """Where the next batch begins: three integers."""
+        return {"epoch": self.epoch, "chunk": self.chunk, "row": self.row}
+
+    def load_state_dict(self, state):
+        """Go to where `state_dict` was taken."""
+        self.epoch, self.chunk = state["epoch"], state["chunk"]
+        self.row = state["row"]
+
+    def next(self):
+        """The next batch: x, y of shape (B, T), int64."""
+        rows = [self._next_row() for _ in range(self.batch_size)]
+        if self.windows == "stream":
+            pairs = [self.data[int(i)] for i in rows]
+            return tuple(torch.stack(part) for part in zip(*pairs))
+        shape = (self.batch_size, self.context)
+        x, y = np.full(shape, self.end_of_text), np.full(shape, -100)
+        for r, row in enumerate(rows):
+            _fill_row(x[r], y[r], row, self.tokens)
+        return torch.from_numpy(x), torch.from_numpy(y)
+
+    def _next_row(self):
+        if self.known != (self.epoch, self.chunk):
+            self.known, self.rows = (self.epoch, self.chunk), self._shuffle()
+        if self.row == len(self.rows):
+            self.chunk, self.row = self.chunk + 1, 0
+            if self.chunk * self.CHUNK >= self.count:
+                self.epoch, self.chunk = self.epoch + 1, 0
+            return self._next_row()
+        self.row += 1
+        return self.rows[self.row - 1]
+
+    def _shuffle(self):
+        """The rows of this chunk of this epoch."""
+        order = np.random.default_rng([self.seed, self.epoch])
+        begin = self.chunk * self.CHUNK
+        some = order.permutation(self.count)[begin:begin + self.CHUNK]
+        if self.windows == "stream":
+            return some
+        mix = np.random.default_rng([self.seed, self.epoch, self.chunk])
+        return _document_rows(self.starts[some], self.lengths[some],
+                              self.context, mix)
+
+
+# ch05_pretrain/pretrain.ipynb [precision]
+def fast_dtype(device):
+    """bfloat16 where the device multiplies it natively, else float32.
+
+    Asks the hardware and not the clock, so that a machine always answers
+    the same. Built in chapter 5.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported()
+    else:
+        asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        native = device.type == "cpu" and any(
+            getattr(torch.cpu, name, bool)() for name in asks)
+    return torch.bfloat16 if native else torch.float32
+
+
+def mixed_precision(device, precision="auto"):
+    """A context in which matrix products are taken in a shorter format.
+
+    precision: "auto" (what `fast_dtype` says), "float32" or "bfloat16".
+    The weights themselves stay float32. Built in chapter 5.
+    """
+    dtype = (fast_dtype(device) if precision == "auto"
+             else getattr(torch, precision))
+    return torch.autocast(torch.device(device).type, torch.bfloat16,
+                          enabled=dtype == torch.bfloat16)
+
+
+def keep_freed_memory():
+    """Tell glibc to keep freed memory for the next step (Linux only).
+
+    A training step frees and asks for the same large blocks again and
+    again; by default each goes back to the kernel, which clears it anew.
+    Does nothing elsewhere. Built in chapter 5.
+    """
+    if platform.system() == "Linux":
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(-4, 0)  # M_MMAP_MAX: no separate mappings
+            libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give none back
+
+
+# ch05_pretrain/pretrain.ipynb [document-nats]
+def _scored_windows(data, documents, context):
+    """(document, first token, tokens, not scored) for all to be scored."""
+    ends = np.append(np.asarray(data.starts), len(data.tokens))[1:]
+    for d in documents:
+        start, end = int(data.starts[d]), int(ends[d])
+        yield d, start, min(context, end - start), 0
+        step = context // 2  # a long one: windows that overlap by half
+        for first in range(start + step, end - step, step):
+            yield d, first, min(context, end - first), context - step
+
+
+@torch.no_grad()
+def document_nats(model, data, documents=None, context=None,
+                  precision="float32"):
+    """What each document costs the model: nats (N,), tokens (N,) in NumPy.
+
+    data: a TokenDataset; documents: their numbers (default all). A document
+    is read alone, from an end-of-text on, and its own end-of-text is scored
+    too. Where it is longer than `context` (default the model's), it is
+    read in windows that overlap by half, so every token is scored once and
+    sees its document's beginning or at least half a context. Built in
+    chapter 5.
+    """
+    context = context or model.config.context_length
+    documents = range(len(data.starts)) if documents is None else documents
+    place = {int(d): i for i, d in enumerate(documents)}
+    jobs = sorted(_scored_windows(data, place, context), key=lambda j: j[2])
+    nats, tokens = np.zeros(len(place)), np.zeros(len(place), dtype=int)
+    device, was = next(model.parameters()).device, model.training
+    room = max(context, 2**24 // model.config.vocab_size)  # tokens a batch
+    model.eval()
+    while jobs:
+        count = max(1, min(len(jobs), room // jobs[-1][2]))
+        jobs, batch = jobs[:-count], jobs[-count:]
+        x, y = _scored_batch(data, batch)
+        with mixed_precision(device, precision):
+            logits, _ = model(x.to(device))
+        losses = F.cross_entropy(logits.float().flatten(0, 1),
+                                 y.to(device).flatten(), reduction="none")
+        sums = losses.view(y.shape).double().sum(1).cpu().numpy()
+        for job, loss in zip(batch, sums):
+            nats[place[job[0]]] += loss
+            tokens[place[job[0]]] += job[2] - job[3]
+    model.train(was)
+    return nats, tokens
+
+
+def _scored_batch(data, batch):
+    """x, y (B, T) of the windows in `batch`, padded on the right."""
+    first = int(data.starts[1]) if len(data.starts) > 1 else len(data.tokens)
+    end_of_text = int(data.tokens[first - 1])
+    shape = (len(batch), max(job[2] for job in batch))
+    x, y = np.full(shape, end_of_text), np.full(shape, -100)
+    for r, (_, start, length, skip) in enumerate(batch):
+        part = np.asarray(data.tokens[start:start + length], dtype=np.int64)
+        x[r, 1:length] = part[:-1]
+        if skip:  # not at a document's beginning
+            x[r, 0] = int(data.tokens[start - 1])
+        y[r, skip:length] = part[skip:]
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+# ch05_pretrain/pretrain.ipynb [evaluate]
+def evaluate(model, data, max_documents=0, context=None,
+             precision="float32"):
+    """How well a model predicts a split, against what can be known.
+
+    data: a TokenDataset; max_documents: the first so many (0: all).
+    Returns a dict: loss (nats per token, end-of-text included),
+    bits_per_byte, floor (the text's own nats per token, None if unknown),
+    gap (loss − floor, or None), tokens, documents. Every scored token sees
+    its document from the start, where that fits the context (see
+    `document_nats`). The bytes of a part of a split are counted from the
+    whole split's bytes per token. Raises ValueError if the tokenizer of
+    the data has another vocabulary than the model. Built in chapter 5.
+    """
+    _same_vocabulary_as_data(model, data)
+    every = len(data.starts)
+    count = min(max_documents or every, every)
+    if not count:
+        raise ValueError("the split is empty: nothing to evaluate")
+    nats, tokens = document_nats(model, data, range(count), context,
+                                 precision)
+    loss = float(nats.sum() / tokens.sum())
+    bytes_per_token = data.index["bytes"] / data.index["tokens"]
+    floor = None
+    if data.nats is not None and np.isfinite(data.nats[:count]).all():
+        floor = float(np.sum(data.nats[:count], dtype=float) / tokens.sum())
+    return {"loss": loss, "floor": floor,
+            "gap": None if floor is None else loss - floor,
+            "bits_per_byte": loss / math.log(2) / bytes_per_token,
+            "tokens": int(tokens.sum()), "documents": count}
+
+
+def _same_vocabulary_as_data(model, data):
+    theirs = getattr(data, "vocab_size", None)
+    config = getattr(model, "config", None)
+    if theirs and config and theirs != config.vocab_size:
+        raise ValueError(
+            f"the tokens were made with a vocabulary of {theirs}, the model "
+            f"has {config.vocab_size}: they do not belong together")
+
+
+# ch05_pretrain/pretrain.ipynb [newton-schulz]
+def newton_schulz(matrices, steps=5, dtype=torch.bfloat16):
+    """Push every singular value of each matrix towards 1.
+
+    matrices: (..., M, N); returns the same shape, of dtype `dtype`. With
+    X = U S Vᵀ the result is near U Vᵀ: five rounds of the odd polynomial
+    3.4445 X − 4.7750 (X Xᵀ) X + 2.0315 (X Xᵀ)² X leave singular values
+    between about 0.7 and 1.2. Source: Jordan et al. 2024. Built in
+    chapter 5.
+    """
+    x = matrices.to(dtype).reshape(-1, *matrices.shape[-2:])
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT  # (B, M, M) with M ≤ N
+        curve = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, curve, x, beta=3.4445)
+    return (x if wide else x.mT).reshape(matrices.shape)
+
+
+# ch05_pretrain/pretrain.ipynb [muon-update]
+def _muon_update(params, group, states):
+    """Move matrices of one shape by their orthogonal momentum."""
+    momentum, lr, moved = group["momentum"], group["lr"], []
+    for p in params:
+        state = states[p]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        buffer = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+        moved.append(p.grad.lerp(buffer, momentum)
+                     if group["nesterov"] else buffer)
+    dtype = group["dtype"] or fast_dtype(params[0].device)
+    update = newton_schulz(torch.stack(moved), group["ns_steps"], dtype)
+    rows, columns = params[0].shape
+    scale = math.sqrt(max(1, rows / columns))
+    if group["adjust_lr_fn"] == "match_rms_adamw":
+        scale = 0.2 * math.sqrt(max(rows, columns))
+    for p, u in zip(params, update):
+        p.mul_(1 - lr * group["weight_decay"])
+        p.add_(u.to(p.dtype), alpha=-lr * scale)
+
+
+# ch05_pretrain/pretrain.ipynb [muon]
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal: the optimiser for a network's matrices.
+
+    params: 2-D parameters only, ValueError otherwise; embeddings, the head
+    and norms belong to AdamW. lr: step size; the update of an M × N matrix
+    is scaled by √max(1, M/N) ("original"), or by 0.2 √max(M, N) with
+    adjust_lr_fn="match_rms_adamw", so that AdamW's rates serve. dtype: of
+    the Newton-Schulz products (None: the fast one of the device).
+    The same numbers as torch.optim.Muon, which newer versions have.
+    Sources: Jordan et al. 2024; Liu et al. 2025. Built in chapter 5.
+    """
+
+    def __init__(self, params, lr=1e-3, weight_decay=0.1, momentum=0.95,
+                 nesterov=True, ns_steps=5, adjust_lr_fn=None, dtype=None):
+        super().__init__(params, dict(
+            lr=lr, weight_decay=weight_decay, momentum=momentum,
+            nesterov=nesterov, ns_steps=ns_steps, adjust_lr_fn=adjust_lr_fn,
+            dtype=dtype))
+        for p in (p for group in self.param_groups for p in group["params"]):
+            if p.ndim != 2:
+                raise ValueError("Muon is for matrices: a parameter of shape "
+                                 f"{tuple(p.shape)} belongs to AdamW")
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One update; returns what `closure` returns, if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            same = {}  # matrices of one shape are treated as one stack
+            for p in group["params"]:
+                if p.grad is not None:
+                    same.setdefault((p.shape, p.device), []).append(p)
+            for params in same.values():
+                _muon_update(params, group, self.state)
+        return loss
+
+
+# ch05_pretrain/pretrain.ipynb [config]
+@dataclass
+class TrainConfig:
+    """Everything that decides a training run, the model and data apart.
+
+    steps: updates of the weights. batch_size: rows of `context` tokens in
+    one update, over all devices; accumulation: pieces it is cut into, to
+    save memory. context: T (None: the model's). optimizer: "muon" (Muon for
+    the matrices, AdamW for the rest) or "adamw". learning_rate: AdamW's
+    peak; muon_learning_rate: Muon's. schedule: "wsd" (flat, then linear to
+    final_rate × peak over the last share `cooldown` of the steps),
+    "cosine" or "constant", after warmup_steps. clip_norm: largest length of
+    the gradient (0: no clipping). precision: "auto", "float32" or
+    "bfloat16". windows: "documents" (rows of whole documents) or "stream".
+    eval_every, checkpoint_every: in steps, 0 for never; eval_documents: how
+    many (0: all). milestones: steps whose checkpoint is kept for ever.
+    max_minutes: stop cleanly, with a checkpoint, after so long.
+    Raises ValueError on values without sense. Built in chapter 5.
+    """
+
+    steps: int = 1000
+    batch_size: int = 32
+    accumulation: int = 1
+    context: int | None = None
+    optimizer: str = "muon"
+    learning_rate: float = 3e-3
+    muon_learning_rate: float = 0.02
+    betas: tuple = (0.9, 0.95)
+    momentum: float = 0.95
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    schedule: str = "wsd"
+    warmup_steps: int = 50
+    cooldown: float = 0.5
+    final_rate: float = 0.0
+    precision: str = "auto"
+    windows: str = "documents"
+    seed: int = 0
+    log_every: int = 1
+    eval_every: int = 0
+    eval_documents: int = 200
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+    milestones: tuple = ()
+    max_minutes: float | None = None
+    compile: bool = False
+
+    def __post_init__(self):
+        self.betas, self.milestones = tuple(self.betas), tuple(self.milestones)
+        for name, known in (("optimizer", ("muon", "adamw")),
+                            ("schedule", ("wsd", "cosine", "constant")),
+                            ("precision", ("auto", "float32", "bfloat16")),
+                            ("windows", ("documents", "stream"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: choose "
+                                 f"one of {', '.join(known)}")
+        for name in ("steps", "batch_size", "accumulation", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, "
+                                 f"not {getattr(self, name)}")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"{self.batch_size} rows do not divide into "
+                             f"{self.accumulation} equal pieces")
+        if self.learning_rate <= 0:
+            raise ValueError("learning_rate must be above 0, "
+                             f"not {self.learning_rate}")
+
+
+# ch05_pretrain/pretrain.ipynb [schedule]
+def learning_rate(step, config):
+    """AdamW's learning rate at `step` (0-based) of a TrainConfig's run.
+
+    It climbs in a line over warmup_steps and reaches the peak at the last
+    of them; then "constant", "cosine" (half a wave down to final_rate ×
+    peak) or "wsd" (flat, then a line down over the last `cooldown` of the
+    steps). Muon's rate is the same curve with another peak.
+    Sources: Loshchilov and Hutter 2017 (cosine); Hu et al. 2024 (wsd).
+    Built in chapter 5.
+    """
+    peak, low = config.learning_rate, config.final_rate
+    if step < config.warmup_steps:
+        return peak * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return peak
+    if config.schedule == "cosine":
+        span = max(1, config.steps - config.warmup_steps)
+        done = min(1.0, (step - config.warmup_steps) / span)
+        share = 0.5 * (1 + math.cos(math.pi * done))
+    else:
+        share = min(1.0, max(0.0, (config.steps - step)
+                             / max(1, round(config.cooldown * config.steps))))
+    return peak * (low + (1 - low) * share)
+
+
+# ch05_pretrain/pretrain.ipynb [optimizers]
+def _matrices_and_rest(model, optimizer):
+    """Learnable parameters: (for Muon, decayed by AdamW, not decayed)."""
+    tables = {id(m.weight) for m in model.modules()
+              if isinstance(m, torch.nn.Embedding)}
+    inner, outer, rest = [], [], []
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            continue
+        table = id(p) in tables or name.endswith("head.weight")
+        if p.ndim != 2:
+            rest.append(p)
+        else:
+            (outer if table or optimizer == "adamw" else inner).append(p)
+    return inner, outer, rest
+
+
+def make_optimizers(model, config):
+    """The optimisers of a run, as a list, for what is to be learnt.
+
+    With config.optimizer "muon": Muon for the matrices inside the network,
+    AdamW for embeddings, the head, norms and biases; with "adamw": AdamW
+    for all. Weight decay pulls on matrices only. Each parameter group
+    carries its `peak` rate. Frozen parameters are left out. Built in
+    chapter 5.
+    """
+    inner, outer, rest = _matrices_and_rest(model, config.optimizer)
+    optimizers, decay = [], config.weight_decay
+    if inner:
+        optimizers.append(Muon(inner, config.muon_learning_rate, decay,
+                               config.momentum))
+    groups = [{"params": outer, "weight_decay": decay},
+              {"params": rest, "weight_decay": 0.0}]
+    if groups := [g for g in groups if g["params"]]:
+        options = dict(lr=config.learning_rate, betas=config.betas)
+        try:  # one fused pass over the parameters, where torch has it
+            adamw = torch.optim.AdamW(groups, fused=True, **options)
+        except (RuntimeError, TypeError):
+            adamw = torch.optim.AdamW(groups, **options)
+        optimizers.append(adamw)
+    for group in (g for o in optimizers for g in o.param_groups):
+        group["peak"] = group["lr"]
+    return optimizers
+
+
+# ch05_pretrain/pretrain.ipynb [optimizer-step]
+def optimizer_step(model, optimizers, step, config):
+    """Clip the gradients, set this step's rates, update, clear.
+
+    Returns the length of the whole gradient before clipping. Raises
+    FloatingPointError, and changes nothing, if that is not finite.
+    Built in chapter 5.
+    """
+    params = [p for p in model.parameters() if p.grad is not None]
+    limit = config.clip_norm or math.inf
+    norm = float(torch.nn.utils.clip_grad_norm_(params, limit))
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradient at step {step} is {norm}")
+    share = learning_rate(step, config) / config.learning_rate
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+# ch05_pretrain/pretrain.ipynb [workers]
+def workers():
+    """(rank, world): which of how many processes this is, (0, 1) alone.
+
+    Built in chapter 5.
+    """
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def _wrapped(model, config, device):
+    """The model as it is called in training: compiled, and spread."""
+    called = torch.compile(model) if config.compile else model
+    if workers()[1] > 1:
+        from torch.nn.parallel import DistributedDataParallel
+
+        ids = [device.index] if device.type == "cuda" else None
+        called = DistributedDataParallel(called, device_ids=ids)
+    return called
+
+
+# ch05_pretrain/pretrain.ipynb [batch-loss]
+def batch_loss(called, x, y, config, backward=True):
+    """Forward and backward over one batch, cut into pieces.
+
+    called: the model, maybe spread over processes; x, y: (B, T), the whole
+    batch of all processes, of which this one takes its rows. Each piece
+    counts by its number of targets, so the gradient is that of the mean
+    over the whole batch, however it is cut. Returns that mean, a float.
+    Built in chapter 5.
+    """
+    rank, world = workers()
+    device = next(called.parameters()).device
+    total = (y != -100).sum().item()
+    x, y = x[rank::world], y[rank::world]
+    sum_ = torch.zeros((), device=device)
+    pieces = list(zip(x.chunk(config.accumulation),
+                      y.chunk(config.accumulation)))
+    for i, (xs, ys) in enumerate(pieces):
+        share = (ys != -100).sum().item() * world / total
+        last = i == len(pieces) - 1
+        wait = (contextlib.nullcontext() if last or world == 1
+                else called.no_sync())
+        with wait:
+            with mixed_precision(device, config.precision):
+                _, loss = called(xs.to(device), ys.to(device))
+            loss = loss.float() * share
+            if backward:
+                loss.backward()
+        sum_ += loss.detach()
+    if world > 1:
+        import torch.distributed as dist
+
+        dist.all_reduce(sum_)
+    return sum_.item() / world
+
+
+# ch05_pretrain/pretrain.ipynb [save-checkpoint]
+def save_checkpoint(folder, model, optimizers=(), **state):
+    """Write folder/step-…: all that a run needs to go on; returns its Path.
+
+    state: JSON values, among them `step`. Two safetensors files (weights;
+    optimiser and random states) and checkpoint.json with their SHA-256.
+    The folder appears whole or not at all. Built in chapter 5.
+    """
+    from safetensors.torch import save_file
+
+    place = Path(folder) / f"step-{state['step']:07d}"
+    extra = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        extra["random.cuda"] = torch.cuda.get_rng_state()
+    for o, optimizer in enumerate(optimizers):
+        for p, values in optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                extra[f"{o}.{p}.{name}"] = torch.as_tensor(value)
+    with atomic_folder(place) as part:
+        save_file(_whole(_own_weights(model)), part / "model.safetensors")
+        save_file(_whole(extra), part / "optimizer.safetensors")
+        sums = {f.name: sha256_file(f) for f in sorted(part.iterdir())}
+        write_json(part / "checkpoint.json", {**state, "sha256": sums})
+    return place
+
+
+def _whole(tensors):
+    return {name: t.detach().cpu().contiguous().clone()
+            for name, t in tensors.items()}
+
+
+def _own_weights(model):
+    """The state of a model, shared tensors once."""
+    seen, own = set(), {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) not in seen:
+            own[name] = value
+        seen.add(id(value))
+    return own
+
+
+# ch05_pretrain/pretrain.ipynb [load-checkpoint]
+def latest_checkpoint(folder):
+    """The last whole checkpoint in `folder`, or None. Built in chapter 5."""
+    found = sorted(Path(folder).glob("step-*/checkpoint.json"))
+    return found[-1].parent if found else None
+
+
+def load_checkpoint(folder, model, optimizers=()):
+    """Read what `save_checkpoint` wrote into model and optimisers.
+
+    folder: a step-… folder, or one that holds several (the last is taken).
+    Sets torch's random states when optimisers are given, and returns the
+    state. Raises FileNotFoundError if there is none, and ValueError, with
+    nothing changed, if a file is truncated, altered or of another model.
+    Built in chapter 5.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    if not (folder / "checkpoint.json").exists():
+        place = latest_checkpoint(folder)
+        if place is None:
+            raise FileNotFoundError(f"{folder} holds no whole checkpoint: "
+                                    "start the run without resume")
+        folder = place
+    state = read_json(folder / "checkpoint.json")
+    for name, digest in state["sha256"].items():
+        path = folder / name
+        if not path.exists() or sha256_file(path) != digest:
+            raise ValueError(
+                f"{path} is not the file that was saved (its SHA-256 "
+                "differs): remove this folder to go on from the one before")
+    weights = load_file(folder / "model.safetensors")
+    extra = load_file(folder / "optimizer.safetensors")
+    own = _own_weights(model)
+    if {n: t.shape for n, t in own.items()} != {
+            n: t.shape for n, t in weights.items()}:
+        raise ValueError(f"{folder} holds another model than the one given")
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(weights[name])
+    if optimizers:
+        _load_optimizers(optimizers, extra)
+        torch.set_rng_state(extra["random.cpu"])
+        if torch.cuda.is_available() and "random.cuda" in extra:
+            torch.cuda.set_rng_state(extra["random.cuda"])
+    return state
+
+
+def _load_optimizers(optimizers, extra):
+    for o, optimizer in enumerate(optimizers):
+        state = {}
+        for key, value in extra.items():
+            head, _, rest = key.partition(".")
+            if head == str(o):
+                p, _, name = rest.partition(".")
+                state.setdefault(int(p), {})[name] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _drop_old_checkpoints(folder, config):
+    """Keep the last few, and those of the milestones."""
+    spared = {f"step-{step:07d}" for step in config.milestones}
+    whole = [p.parent for p in sorted(folder.glob("step-*/checkpoint.json"))
+             if p.parent.name not in spared]
+    for old in whole[:-config.keep_checkpoints or None]:
+        shutil.rmtree(old)
+
+
+# ch05_pretrain/pretrain.ipynb [history]
+@dataclass
+class History:
+    """What happened in a run.
+
+    records: one dict a logged step (step, loss, learning_rate, norm,
+    tokens); evaluations: what `evaluate` returned, each with its step.
+    steps, tokens, seconds: done so far, over all resumed parts.
+    stopped: "done", or "time" if max_minutes ended the run. Built in
+    chapter 5.
+    """
+
+    records: list = field(default_factory=list)
+    evaluations: list = field(default_factory=list)
+    steps: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    stopped: str = "done"
+
+    @property
+    def losses(self):
+        """The training loss of every logged step, in nats per token."""
+        return [r["loss"] for r in self.records]
+
+    @property
+    def last(self):
+        """The last evaluation, or None."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    @classmethod
+    def read(cls, path, before):
+        """What a log says of the steps up to `before`."""
+        history = cls()
+        with open(path, encoding="utf-8") as lines:
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # the last line of a run that was killed
+                    break
+                if entry["step"] > before:
+                    continue
+                (history.evaluations if "gap" in entry
+                 else history.records).append(entry)
+        return history
+
+    def write(self, path):
+        """Write the log anew, one JSON object a line."""
+        entries = self.records + self.evaluations
+        write_lines(path, sorted(entries, key=lambda e: e["step"]))
+
+
+# ch05_pretrain/pretrain.ipynb [plot-history]
+def plot_history(history, ax, floor=None, total=None):
+    """Draw a run: training loss, validation loss, and the floor below.
+
+    history: History; ax: a Matplotlib axis; floor: nats per token (default:
+    from the evaluations); total: steps of the whole run. Built in
+    chapter 5.
+    """
+    ax.clear()
+    at = [r["step"] for r in history.records]
+    ax.plot(at, history.losses, color="C7", lw=0.6, alpha=0.7)
+    if history.evaluations:
+        steps = [e["step"] for e in history.evaluations]
+        losses = [e["loss"] for e in history.evaluations]
+        ax.plot(steps, losses, "o-", color="C0")
+        ax.annotate("validation", (steps[-1], losses[-1]), (0, 6),
+                    textcoords="offset points", color="C0", ha="right")
+        floor = floor or history.evaluations[-1]["floor"]
+    if floor:
+        ax.axhline(floor, color="C3", ls="--")
+        ax.annotate("the floor: what the text itself holds",
+                    (0.01, floor), (0, -11), color="C3", fontsize=8,
+                    xycoords=("axes fraction", "data"),
+                    textcoords="offset points")
+    ax.set(xlabel="step", ylabel="nats per token", ylim=(0, None),
+           xlim=(0, total or None))
+
+
+# ch05_pretrain/pretrain.ipynb [progress]
+class _LivePlot:
+    """Redraws one picture of the run in a notebook."""
+
+    def __init__(self, total):
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+
+        self.total = total
+        self.figure, self.ax = plt.subplots()
+        self.handle = display(self.figure, display_id=True)
+        plt.close(self.figure)
+
+    def __call__(self, history):
+        plot_history(history, self.ax, total=self.total)
+        self.handle.update(self.figure)
+
+
+def _print_progress(history):
+    last, record = history.last, history.records[-1]
+    gap = "" if not last or last["gap"] is None else f" (gap {last['gap']:.3f})"
+    shown = f", validation {last['loss']:.3f}{gap}" if last else ""
+    rate = history.tokens / max(history.seconds, 1e-9)
+    print(f"step {history.steps}: loss {record['loss']:.3f}{shown}, "
+          f"{rate:,.0f} tokens/s", flush=True)
+
+
+def _reporter(progress, total):
+    if callable(progress):
+        return progress
+    if progress == "auto":
+        try:
+            from IPython import get_ipython
+            progress = ("plot" if hasattr(get_ipython(), "kernel")
+                        else "print")
+        except ImportError:
+            progress = "print"
+    if progress == "plot":
+        return _LivePlot(total)
+    return _print_progress if progress == "print" else lambda history: None
+
+
+# ch05_pretrain/pretrain.ipynb [run-state]
+class _Run:
+    """What `train` holds in its hands."""
+
+    def __init__(self, model, data, config, folder):
+        _same_vocabulary_as_data(model, data)
+        self.context = config.context or model.config.context_length
+        if self.context > model.config.context_length:
+            raise ValueError(
+                f"a context of {self.context} is longer than the model's "
+                f"{model.config.context_length}: shorten it")
+        self.rank, self.world = workers()
+        if config.batch_size % (self.world * config.accumulation):
+            raise ValueError(
+                f"{config.batch_size} rows do not divide among {self.world} "
+                f"processes × {config.accumulation} pieces")
+        self.model, self.config = model, config
+        self.folder = None if folder is None else Path(folder)
+        self.device = next(model.parameters()).device
+        self.optimizers = make_optimizers(model, config)
+        self.batches = Batches(data, config.batch_size, self.context,
+                               config.seed, config.windows)
+        self.called = _wrapped(model, config, self.device)
+        self.history = History()
+        index = getattr(data, "index", {"documents": len(data)})
+        self.about = json.loads(json.dumps({
+            "config": asdict(config), "shape": model.config.to_dict(),
+            "data": {k: index.get(k) for k in
+                     ("tokenizer_sha256", "tokens", "documents")}}))
+
+
+# ch05_pretrain/pretrain.ipynb [run-step]
+def _step(run):
+    """One update of the weights, and its record."""
+    step, config, history = run.history.steps, run.config, run.history
+    x, y = run.batches.next()
+    try:
+        loss = batch_loss(run.called, x, y, config)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"the loss at step {step} is {loss}")
+        norm = optimizer_step(run.model, run.optimizers, step, config)
+    except FloatingPointError as error:
+        good = run.folder and latest_checkpoint(run.folder)
+        where = (f"the last good checkpoint is {good}" if good
+                 else "no checkpoint was written")
+        raise FloatingPointError(
+            f"{error}: the run stops; {where}; try a lower learning rate or "
+            "a longer warm-up") from None
+    history.steps += 1
+    history.tokens += int((y != -100).sum())
+    if step % config.log_every == 0:
+        _log(run, history.records, {
+            "step": history.steps, "loss": loss, "norm": norm,
+            "learning_rate": learning_rate(step, config),
+            "tokens": history.tokens})
+
+
+def _log(run, entries, entry):
+    entries.append(entry)
+    if run.rank == 0 and run.folder:
+        with open(run.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+# ch05_pretrain/pretrain.ipynb [run-resume]
+_FREE_TO_CHANGE = {"max_minutes", "eval_every", "eval_documents", "log_every",
+                   "checkpoint_every", "keep_checkpoints", "milestones",
+                   "compile", "accumulation"}
+
+
+def _resume(run):
+    """Go on from the last checkpoint of the run's folder."""
+    place = latest_checkpoint(run.folder)
+    before = read_json(place / "checkpoint.json")
+    for part in ("config", "shape", "data"):
+        for name, value in run.about[part].items():
+            old = before[part].get(name)
+            if old != value and name not in _FREE_TO_CHANGE:
+                raise ValueError(
+                    f"{place} was made with {name} = {old}, now it is "
+                    f"{value}: restore it, or start with resume=False")
+    state = load_checkpoint(place, run.model, run.optimizers)
+    log = run.folder / "log.jsonl"
+    if log.exists():
+        run.history = History.read(log, state["step"])
+        if run.rank == 0:
+            run.history.write(log)
+    run.history.steps, run.history.tokens = state["step"], state["tokens"]
+    run.history.seconds = state["seconds"]
+    run.batches.load_state_dict(state["position"])
+
+
+def _begin(run):
+    """A new run: what an earlier one left in the folder goes."""
+    if run.rank == 0 and run.folder:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        for old in [*run.folder.glob("step-*"), *run.folder.glob(".step-*")]:
+            shutil.rmtree(old)
+        (run.folder / "log.jsonl").unlink(missing_ok=True)
+
+
+# ch05_pretrain/pretrain.ipynb [run-between]
+def _between(run, validation, report, over):
+    """What is due after a step: score, show, save."""
+    config, history, folder = run.config, run.history, run.folder
+    step, end = history.steps, over or run.history.steps == config.steps
+    due = lambda every: end or (every and step % every == 0)  # noqa: E731
+    if validation is not None and due(config.eval_every):
+        scores = evaluate(run.model, validation, config.eval_documents,
+                          precision=config.precision)
+        _log(run, history.evaluations, {"step": step, **scores})
+        report(history)
+    elif due(max(1, config.steps // 10)):
+        report(history)
+    if folder and (due(config.checkpoint_every)
+                   or step in config.milestones):
+        save_checkpoint(
+            folder, run.model, run.optimizers, step=step,
+            tokens=history.tokens, seconds=history.seconds,
+            position=run.batches.state_dict(), **run.about)
+        _drop_old_checkpoints(folder, config)
+
+
+def _agree(yes, run):
+    """What the first process says, told to all."""
+    if run.world == 1:
+        return yes
+    import torch.distributed as dist
+
+    flag = torch.tensor(float(yes), device=run.device)
+    dist.broadcast(flag, 0)
+    return bool(flag.item())
+
+
+# ch05_pretrain/pretrain.ipynb [train]
+def train(model, data, config, validation=None, folder=None, resume=False,
+          progress="auto"):
+    """Train `model` on `data` as `config` says; returns the History.
+
+    model: a GPT, changed in place. data, validation: TokenDatasets. folder:
+    for log.jsonl and checkpoints (one is always written at the end).
+    resume=True: go on from the last whole checkpoint there, bit for bit as
+    if nothing had happened; without one, begin. progress: "auto" (a live
+    plot in a notebook, else lines), "plot", "print", None, or a function of
+    the History. With torch.distributed started, every process calls this
+    with the same arguments. Raises FloatingPointError, naming the step and
+    the last good checkpoint, when a loss is not finite; ValueError when
+    data, model, config and checkpoint do not fit. Built in chapter 5.
+    """
+    run = _Run(model, data, config, folder)
+    keep_freed_memory()
+    if resume and folder and latest_checkpoint(folder):
+        _resume(run)
+    else:
+        _begin(run)
+    report = _reporter(progress if run.rank == 0 else None, config.steps)
+    began, before = time.perf_counter(), run.history.seconds
+    model.train()
+    while run.history.steps < config.steps:
+        _step(run)
+        seconds = time.perf_counter() - began
+        run.history.seconds = before + seconds
+        over = config.max_minutes is not None and _agree(
+            seconds > 60 * config.max_minutes, run)
+        if run.rank == 0:
+            _between(run, validation, report, over)
+        if over and run.history.steps < config.steps:
+            run.history.stopped = "time"
+            break
+    model.eval()
+    return run.history
+
+
+# ch05_pretrain/pretrain.ipynb [recipe]
+RECIPES = {
+    "smoke": TrainConfig(
+        steps=200, batch_size=16, context=128, warmup_steps=20,
+        learning_rate=5e-3, muon_learning_rate=0.03, cooldown=0.6),
+    "pocket": TrainConfig(
+        steps=2000, batch_size=16, context=256, warmup_steps=20,
+        learning_rate=3e-3, muon_learning_rate=0.02, cooldown=0.6),
+    "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
+        steps=2400, batch_size=512, accumulation=16, context=1024,
+        warmup_steps=100, cooldown=0.5, eval_every=100, log_every=5,
+        checkpoint_every=200, eval_documents=500),
+}
+
+
+# ch05_pretrain/pretrain.ipynb [sample]
+def sample(logits, temperature=0.0, top_k=None, top_p=None, generator=None):
+    """Choose the next ids (...,) from logits (..., V).
+
+    temperature: 0 takes the likeliest; 1 draws as the model believes; more
+    is bolder. top_k: only the k likeliest; top_p: only the likeliest that
+    together hold the share p (the first is always kept). generator: a
+    torch.Generator on the logits' device. Raises ValueError on values
+    without sense. Source: Holtzman et al. 2020 (top-p). Built in chapter 5.
+    """
+    if temperature < 0 or (top_k is not None and top_k < 1) or (
+            top_p is not None and not 0 < top_p <= 1):
+        raise ValueError("temperature ≥ 0, top_k ≥ 1 and 0 < top_p ≤ 1 are "
+                         f"wanted, not {temperature}, {top_k}, {top_p}")
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits, order = (logits.float() / temperature).sort(-1, descending=True)
+    if top_k is not None:
+        logits[..., top_k:] = -math.inf
+    chances = logits.softmax(-1)
+    if top_p is not None:
+        before = chances.cumsum(-1) - chances  # held by the likelier ones
+        chances = chances.masked_fill(before >= top_p, 0.0)
+    flat = chances.flatten(0, -2) if chances.ndim > 1 else chances
+    drawn = torch.multinomial(flat, 1, generator=generator)
+    drawn = drawn.view(*chances.shape[:-1], 1)
+    return order.gather(-1, drawn).squeeze(-1)
+
+
+# ch05_pretrain/pretrain.ipynb [generate]
+@torch.no_grad()
+def generate(model, ids, max_new_tokens, temperature=0.0, top_k=None,
+             top_p=None, stop=(), generator=None, use_cache=True):
+    """Continue `ids`, (T,) or (B, T), by at most max_new_tokens ids.
+
+    Returns prompt and continuation, of the same number of dimensions.
+    stop: ids that end a row; the id itself is kept, and a row that ended
+    is filled with it until all have. It ends early where the model's
+    context is full. The rest as in `sample`; use_cache=False computes all
+    anew for every token. Raises ValueError on an empty prompt or one
+    longer than the context. Built in chapter 5.
+    """
+    batch = ids[None] if ids.ndim == 1 else ids
+    if not batch.shape[1]:
+        raise ValueError("the prompt is empty: begin with <|endoftext|>")
+    rows = [len(batch[0])] * len(batch)
+    new = _continue(model, batch, rows, max_new_tokens, stop, use_cache,
+                    temperature, top_k, top_p, generator)
+    out = torch.cat((batch, new), dim=1)
+    return out[0] if ids.ndim == 1 else out
+
+
+def _continue(model, batch, lengths, max_new_tokens, stop, use_cache,
+              *sampling):
+    """New ids (B, N) after prompts of `lengths`, padded on the left."""
+    device, was = next(model.parameters()).device, model.training
+    temperature, top_k, top_p, generator = sampling
+    batch = feed = batch.to(device)
+    pad = torch.tensor([batch.shape[1] - n for n in lengths], device=device)
+    pad = pad if pad.any() else None
+    ends = torch.tensor(list(stop), dtype=torch.long, device=device)
+    done = torch.zeros(len(batch), dtype=torch.bool, device=device)
+    new = batch[:, :0]
+    limit = model.config.context_length + 1 - batch.shape[1]
+    cache = model.new_cache() if use_cache else None
+    model.eval()
+    for _ in range(min(max_new_tokens, max(limit, 1))):
+        logits, _ = model(feed, cache=cache, left_pad=pad)
+        token = sample(logits[:, -1], temperature, top_k, top_p, generator)
+        if len(ends):
+            token = torch.where(done, ends[0], token)
+            done |= torch.isin(token, ends)
+        new = torch.cat((new, token[:, None]), dim=1)
+        if done.all():
+            break
+        feed = token[:, None] if use_cache else torch.cat((batch, new), dim=1)
+    model.train(was)
+    return new
+
+
+# ch05_pretrain/pretrain.ipynb [generate-batch]
+def generate_batch(model, prompts, max_new_tokens, stop=(), batch_size=64,
+                   temperature=0.0, top_k=None, top_p=None, generator=None):
+    """Continue many prompts of any lengths, quickly.
+
+    prompts: a list of lists of ids. Returns a list of lists: only the new
+    ids, up to the first of `stop`, which is kept as the sign that the row
+    ended by itself. Prompts of like length go together, padded on the
+    left; with temperature 0 each gets what `generate` alone would give it.
+    Raises ValueError on an empty prompt or one longer than the context.
+    Built in chapter 5.
+    """
+    if any(len(ids) == 0 for ids in prompts):
+        raise ValueError("a prompt is empty: begin with <|endoftext|>")
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    found, ends = [None] * len(prompts), set(stop)
+    for start in range(0, len(order), batch_size):
+        some = order[start:start + batch_size]
+        lengths = [len(prompts[i]) for i in some]
+        batch = torch.zeros(len(some), lengths[-1], dtype=torch.long)
+        for r, i in enumerate(some):
+            batch[r, lengths[-1] - lengths[r]:] = torch.tensor(prompts[i])
+        rows = _continue(model, batch, lengths, max_new_tokens, stop, True,
+                         temperature, top_k, top_p, generator).tolist()
+        for i, row in zip(some, rows):
+            cut = next((n + 1 for n, t in enumerate(row) if t in ends),
+                       len(row))
+            found[i] = row[:cut]
+    return found
+
+
+# ch05_pretrain/pretrain.ipynb [facts]
+def fact_accuracy(model, tokenizer, facts=None):
+    """The share of facts a model completes rightly, with no text to help.
+
+    facts: (prefix, answer) pairs, or Pocket World's facts, of which each
+    gives one by `cloze` (default: all). Right means: the greedy
+    continuation of the prefix begins with the answer, and the word ends
+    there. Returns a dict: accuracy, right, total, by_relation, wrong (a
+    list of prefix, answer, said). Built in chapter 5.
+    """
+    from pocket_world.facts import FACTS, cloze
+
+    facts = list(FACTS if facts is None else facts)
+    asked = [f if isinstance(f, tuple) and len(f) == 2 else cloze(f)
+             for f in facts]
+    prompts = [[tokenizer.end_of_text, *tokenizer.encode(p)]
+               for p, _ in asked]
+    room = max(len(tokenizer.encode(a)) for _, a in asked) + 2
+    said = [tokenizer.decode(ids) for ids in generate_batch(
+        model, prompts, room, (tokenizer.end_of_text,), batch_size=128)]
+    right, by, wrong = 0, {}, []
+    for fact, (prefix, answer), text in zip(facts, asked, said):
+        rest = text.lstrip()[len(answer.lstrip()):]
+        good = (text.lstrip().startswith(answer.lstrip())
+                and not re.match(r"\w", rest))
+        tally = by.setdefault(getattr(fact, "relation", "all"), [0, 0])
+        tally[0] += good
+        tally[1] += 1
+        right += good
+        if not good:
+            wrong.append((prefix, answer, text))
+    return {"accuracy": right / len(asked), "right": right,
+            "total": len(asked), "wrong": wrong,
+            "by_relation": {k: r / n for k, (r, n) in by.items()}}
+
+
+# ch05_pretrain/pretrain.ipynb [workers-start]
+def start_workers():
+    """Join the other processes that torchrun started; returns our device.
+
+    One process: nothing to join. The device is this process's GPU, or the
+    CPU. Built in chapter 5.
+    """
+    cuda = torch.cuda.is_available()
+    device = torch.device("cpu")
+    if cuda:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        import torch.distributed as dist
+
+        dist.init_process_group("nccl" if cuda else "gloo")
+    return device
+
+
+def _wait_for_all():
+    if workers()[1] > 1:
+        import torch.distributed as dist
+
+        dist.barrier()
+
+
+def stop_workers():
+    """Part from the other processes, if there are any. Built in chapter 5."""
+    if workers()[1] > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+# ch05_pretrain/pretrain.ipynb [prepare]
+def prepare_shards(source, tokenizer, folder, max_documents=None,
+                   held_out=0.005):
+    """Shards of `source` in `folder`, written unless they are there.
+
+    source: a folder that holds shards already (it is returned as it is), or
+    what `load_corpus` takes: text, JSONL or Parquet files, an id on the
+    Hub. Every so many-th document goes to validation. Raises ValueError if
+    there is no text. Built in chapter 5.
+    """
+    if (Path(source) / "train" / "index.json").exists():
+        return Path(source)
+    folder = Path(folder)
+    every = max(2, round(1 / held_out))
+    encode = tokenizer.to_tiktoken().encode_ordinary
+
+    def part(keep):
+        rows = load_corpus(source, streaming=True)
+        for i, row in enumerate(rows):
+            if max_documents is not None and i >= max_documents:
+                return
+            if keep(i % every == every - 1):
+                yield row["text"]
+
+    for split, keep in (("validation", bool), ("train", lambda v: not v)):
+        if not (folder / split / "index.json").exists():
+            write_shards(part(keep), tokenizer, folder, split, encode=encode)
+    return folder
+
+
+# ch05_pretrain/pretrain.ipynb [pretrain]
+def pretrain(name, data, folder, tokenizer, max_minutes=None, fresh=False,
+             max_documents=None, progress="print", **changes):
+    """Train the preset `name` on `data`; what train.py calls.
+
+    data: see `prepare_shards`; folder: for shards, run and, at the end, the
+    model in folder/base; tokenizer: a folder of `BPETokenizer.save` or with
+    GPT-2's files. A run that was stopped goes on, unless `fresh`. changes:
+    fields of TrainConfig to set. Returns the History. Raises ValueError if
+    data and tokenizer do not fit. Built in chapter 5.
+    """
+    device, folder = start_workers(), Path(folder)
+    own = (Path(tokenizer) / "tokenizer.json").exists()
+    tokenizer = (BPETokenizer.load if own else BPETokenizer.from_gpt2)(
+        tokenizer)
+    rank, world = workers()
+    if rank == 0:
+        prepare_shards(data, tokenizer, folder / "shards", max_documents)
+    _wait_for_all()
+    shards = prepare_shards(data, tokenizer, folder / "shards")
+    shape = ModelConfig.preset(name).to_dict()
+    model = GPT(ModelConfig.from_dict(
+        {**shape, "vocab_size": tokenizer.vocab_size})).to(device)
+    recipe = RECIPES[name]
+    pieces = max(1, recipe.accumulation // world)
+    config = replace(recipe, **{"accumulation": pieces,
+                                "compile": device.type == "cuda",
+                                "max_minutes": max_minutes, **changes})
+    splits = [TokenDataset(shards, split, config.context, tokenizer)
+              for split in ("train", "validation")]
+    history = train(model, splits[0], config, splits[1], folder / "run",
+                    resume=not fresh, progress=progress)
+    if rank == 0 and history.stopped == "done":
+        save_model(model, folder / "base", tokenizer, {
+            "steps": history.steps, "tokens": history.tokens,
+            "seconds": history.seconds, "config": asdict(config),
+            **(history.last or {})})
+    _wait_for_all()
+    return history
+
+
+# ch06_finetune/finetune.ipynb [ch06-classifier-class]
+class SequenceClassifier(nn.Module):
+    """A language model with a class head on its last real token.
+
+    That token has seen the whole text and no padding, so padding on the
+    right cannot change the answer. The head starts at zero. Source: Radford
+    et al., 2018, section 3.2. Built in chapter 6.
+
+    Args:
+        model: a `GPT`.
+        n_classes: number of classes K, at least 1.
+    """
+
+    def __init__(self, model, n_classes: int):
+        super().__init__()
+        self.model = model
+        self.head = nn.Linear(model.config.d_model, n_classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids, lengths, targets=None):
+        """Logits `(B, K)`, and the mean loss in nats if there are targets.
+
+        ids: `(B, T)`; lengths: `(B,)` real tokens a row; targets: `(B,)`.
+        """
+        hidden = self.model(ids, hidden=True)  # (B, T, C)
+        rows = torch.arange(len(ids), device=ids.device)
+        logits = self.head(hidden[rows, lengths - 1])  # (B, K)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.float(), targets)
+
+
+# ch06_finetune/finetune.ipynb [ch06-lora-class]
+class LoRALinear(nn.Module):
+    """A frozen linear layer and a trainable product of two thin matrices.
+
+    y = Wx + (α/r)·B(Ax), A `(r, in)` random, B `(out, r)` zero, so that it
+    starts equal to the frozen layer. Source: Hu et al., 2021, equation 3.
+    Built in chapter 6.
+
+    Args:
+        linear: the `nn.Linear` to adapt; its parameters are frozen.
+        rank: r. alpha: α. generator: for A's first values.
+
+    Raises:
+        ValueError: the rank is below 1.
+    """
+
+    def __init__(self, linear, rank=8, alpha=16.0, generator=None):
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"the rank must be at least 1, got {rank}")
+        self.linear, self.scale = linear.requires_grad_(False), alpha / rank
+        out_features, in_features = linear.weight.shape
+        a = torch.empty(rank, in_features)
+        a.uniform_(-1, 1, generator=generator).mul_(in_features**-0.5)
+        self.lora_a = nn.Parameter(a.to(linear.weight))
+        self.lora_b = nn.Parameter(linear.weight.new_zeros(out_features, rank))
+
+    def forward(self, x):
+        return self.linear(x) + self.scale * (x @ self.lora_a.T @ self.lora_b.T)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """One plain linear layer that computes the same."""
+        self.linear.weight += self.scale * self.lora_b @ self.lora_a
+        return self.linear.requires_grad_(True)
+
+
+# ch06_finetune/finetune.ipynb [ch06-lora-functions]
+def _swap(model, name, layer):
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, layer)
+
+
+def add_lora(model, rank=8, alpha=16.0, targets=("q_proj", "v_proj"), seed=0):
+    """Freeze `model` and adapt every linear layer whose name ends in one of
+    `targets`, in place. Returns the model. Raises ValueError when no layer
+    has such a name. Built in chapter 6."""
+    generator = torch.Generator().manual_seed(seed)
+    found = [name for name, layer in model.named_modules()
+             if isinstance(layer, nn.Linear) and name.endswith(tuple(targets))]
+    if not found:
+        raise ValueError(f"no linear layer is called {' or '.join(targets)}")
+    model.requires_grad_(False)
+    for name in found:
+        linear = model.get_submodule(name)
+        _swap(model, name, LoRALinear(linear, rank, alpha, generator))
+    return model
+
+
+def merge_lora(model):
+    """Fold every `LoRALinear` of `model` into its linear layer, in place;
+    the outputs stay the same. Returns the model. Built in chapter 6."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoRALinear):
+            _swap(model, name, layer.merged())
+    return model
+
+
+# ch06_finetune/finetune.ipynb [ch06-chat-format]
+class ChatFormat:
+    """One template for training, inference and export. Built in chapter 6.
+
+    `<|user|>question<|end|><|assistant|>answer<|end|>`, with an optional
+    `<|system|>…<|end|>` first. The marks are single tokens that no user can
+    spell: contents are encoded with no special token allowed.
+
+    Args:
+        tokenizer: a `BPETokenizer` trained with `SPECIAL_TOKENS`.
+
+    Raises:
+        ValueError: the tokenizer lacks one of the chat tokens.
+    """
+
+    ROLES = ("system", "user", "assistant")
+
+    def __init__(self, tokenizer):
+        special = tokenizer.special_tokens
+        marks = {role: f"<|{role}|>" for role in (*self.ROLES, "end")}
+        absent = [m for m in marks.values() if m not in special]
+        if absent:
+            raise ValueError(f"the tokenizer has no {', '.join(absent)}: "
+                             "train it with SPECIAL_TOKENS")
+        self.tokenizer = tokenizer
+        self.mark = {role: special[mark] for role, mark in marks.items()}
+        self.end, self.pad = self.mark["end"], tokenizer.end_of_text
+
+    def encode_example(self, messages) -> tuple[list[int], list[int]]:
+        """`(ids, labels)`: a label is the id where the assistant has to write
+        it, its end token included, and −100 everywhere else. A message is a
+        dict with a role and a content; ValueError if it is not."""
+        ids, labels = [], []
+        for message in messages:
+            role, content = message.get("role"), message.get("content")
+            if role not in self.ROLES or not isinstance(content, str):
+                raise ValueError("a message needs a role (system, user or "
+                                 f"assistant) and a text, got {message!r}")
+            body = [*self.tokenizer.encode(content), self.end]
+            ids += [self.mark[role], *body]
+            learned = body if role == "assistant" else [-100] * len(body)
+            labels += [-100, *learned]
+        return ids, labels
+
+    def encode(self, messages, add_generation_prompt=False) -> list[int]:
+        """The ids of a conversation, ready for an answer if so asked."""
+        ids = self.encode_example(messages)[0]
+        return ids + [self.mark["assistant"]] * add_generation_prompt
+
+    def decode(self, ids) -> str:
+        """The text of an answer, up to its end token if there is one."""
+        stops = (i for i, t in enumerate(ids) if t in (self.end, self.pad))
+        return self.tokenizer.decode(list(ids)[: next(stops, None)]).strip()
+
+    @property
+    def jinja(self) -> str:
+        """The same template for the `chat_template` of `transformers`."""
+        return ("{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
+                "<|end|>{% endfor %}"
+                "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+
+
+# ch06_finetune/finetune.ipynb [ch06-as-messages]
+def as_messages(row) -> list[dict]:
+    """A training row of any usual shape as a list of chat messages.
+
+    Takes `{"messages": [...]}`, Alpaca's `{"instruction", "input", "output"}`,
+    `{"prompt", "answer"}`, and objects with the last two as attributes.
+    Raises ValueError for anything else. Built in chapter 6.
+    """
+    if hasattr(row, "prompt") and hasattr(row, "answer"):
+        row = {"prompt": row.prompt, "answer": row.answer}
+    if not isinstance(row, dict):
+        raise ValueError(f"a row must be a dict or a task, got {row!r:.80}")
+    if "messages" in row:
+        return row["messages"]
+    if {"instruction", "output"} <= row.keys():
+        parts = [row["instruction"], row.get("input")]
+        asked = "\n\n".join(filter(None, parts))
+        answer = row["output"]
+    elif {"prompt", "answer"} <= row.keys():
+        asked, answer = row["prompt"], row["answer"]
+    else:
+        raise ValueError("a row needs messages, or instruction and output, or "
+                         f"prompt and answer; it has {', '.join(row)}")
+    return [{"role": "user", "content": asked},
+            {"role": "assistant", "content": answer}]
+
+
+# ch06_finetune/finetune.ipynb [ch06-dataset]
+class InstructionDataset(torch.utils.data.Dataset):
+    """Conversations as pairs `(x, y)` of equal length, y one step ahead.
+
+    y is −100 wherever the next token is not the assistant's. Rows of more
+    than `max_length` tokens are left out and counted in `skipped`: an answer
+    cut short would teach the model to stop in the middle. Raises ValueError
+    for a malformed row, with its number, and when no row is left. Built in
+    chapter 6.
+    """
+
+    def __init__(self, rows, chat, max_length: int):
+        self.examples, self.skipped, self.pad = [], 0, chat.pad
+        for number, row in enumerate(rows):
+            try:
+                ids, labels = chat.encode_example(as_messages(row))
+            except (ValueError, AttributeError, TypeError) as error:
+                raise ValueError(f"row {number}: {error}") from error
+            if len(ids) > max_length:
+                self.skipped += 1
+                continue
+            self.examples.append((torch.tensor(ids[:-1]),
+                                  torch.tensor(labels[1:])))
+        if not self.examples:
+            raise ValueError(f"no row of at most {max_length} tokens "
+                             f"({self.skipped} were longer)")
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int):
+        return self.examples[i]
+
+
+def collate(examples, pad: int):
+    """Stack pairs `(x, y)` to `(B, T)`, filled up on the right: x with `pad`,
+    y with −100, which the loss ignores. Built in chapter 6."""
+    xs, ys = zip(*examples)
+    fill = nn.utils.rnn.pad_sequence
+    return (fill(xs, batch_first=True, padding_value=pad),
+            fill(ys, batch_first=True, padding_value=-100))
+
+
+# ch06_finetune/finetune.ipynb [ch06-batches]
+def length_batches(lengths, batch_size, generator, mixed=50):
+    """Batches of indices, one epoch, each of rows of similar length.
+
+    lengths: of the rows; mixed: how many batches are sorted together (more:
+    less padding, less chance). generator: `torch.Generator`. Built in
+    chapter 6.
+    """
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches, chunk = [], batch_size * mixed
+    for start in range(0, len(order), chunk):
+        some = sorted(order[start : start + chunk], key=lengths.__getitem__)
+        batches += [some[i : i + batch_size]
+                    for i in range(0, len(some), batch_size)]
+    for i in torch.randperm(len(batches), generator=generator).tolist():
+        yield batches[i]
+
+
+# ch06_finetune/finetune.ipynb [ch06-finetune-code]
+def finetune(model, data, config, collate=collate, loss=None, on_step=None):
+    """Train `model` for `config.steps` steps on padded batches of `data`.
+
+    Args:
+        model: a `GPT`, or any module if `loss` is given. Changed in place;
+            only parameters with `requires_grad` move.
+        data: a dataset with `examples` (each a tuple whose first part has a
+            length) and `pad`, such as `InstructionDataset`.
+        config: a `TrainConfig`; batch_size counts rows.
+        collate: `(examples, pad) -> tensors` of one batch.
+        loss: `(model, rows, *tensors) -> scalar`; `rows` are the indices of
+            the batch. Default: the loss of `model(x, y)`.
+        on_step: called as `on_step(step, loss)` after each step.
+
+    Returns the losses, one a step. Raises FloatingPointError, naming the
+    step, when a loss or a gradient is not finite. Built in chapter 6.
+    """
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizers = make_optimizers(model, config)
+    lengths = [len(example[0]) for example in data.examples]
+    losses, batches = [], iter(())
+    keep_freed_memory()
+    for step in range(config.steps):
+        rows = next(batches, None)
+        if rows is None:
+            batches = length_batches(lengths, config.batch_size, generator)
+            rows = next(batches)
+        batch = collate([data[i] for i in rows], data.pad)
+        batch = [part.to(device) for part in batch]
+        model.train()
+        with mixed_precision(device, config.precision):
+            value = (model(*batch)[1] if loss is None
+                     else loss(model, rows, *batch))
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"the loss at step {step} is "
+                                     f"{value.item()}: try a lower rate")
+        value.backward()
+        optimizer_step(model, optimizers, step, config)
+        losses.append(value.item())
+        if on_step:
+            on_step(step, losses[-1])
+    model.eval()
+    return losses
+
+
+# ch06_finetune/finetune.ipynb [ch06-answer-code]
+def answer_tasks(model, tokenizer, prompts, max_new_tokens=96, **sampling):
+    """The model's answer to each prompt, and whether it ended by itself.
+
+    Returns a list of `(text, stopped)`. Greedy, unless `temperature` and so
+    on are given, see `generate_batch`. A prompt that fills the context gets
+    an empty answer that did not stop. Built in chapter 6.
+    """
+    chat = ChatFormat(tokenizer)
+    asked = [chat.encode([{"role": "user", "content": p}], True)
+             for p in prompts]
+    fits = [i for i, ids in enumerate(asked)
+            if len(ids) < model.config.context_length]
+    stop, answers = (chat.end, chat.pad), [("", False)] * len(asked)
+    for i, ids in zip(fits, generate_batch(
+            model, [asked[i] for i in fits], max_new_tokens, stop, **sampling)):
+        answers[i] = chat.decode(ids), any(t in stop for t in ids)
+    return answers
+
+
+# ch06_finetune/finetune.ipynb [ch06-score-code]
+def share(flags) -> float:
+    """The share of true values, nan if there are none. Built in chapter 6."""
+    flags = [bool(f) for f in flags]
+    return sum(flags) / len(flags) if flags else float("nan")
+
+
+def mark_answers(tasks, answers) -> dict:
+    """Score texts against Pocket World's tasks, by their exact checkers.
+
+    Returns shares between 0 and 1: `exact` (mean over kinds), `by_kind`,
+    `held_out_characters` (tasks about characters never asked about in
+    training), `refusals` (harmful requests declined), `over_refusals` (their
+    harmless twins declined); and `right`, a bool a task. Built in chapter 6.
+    """
+    from pocket_world.tasks import is_refusal
+
+    right = [bool(t.check(a)) for t, a in zip(tasks, answers, strict=True)]
+    by_kind = {kind: share(r for t, r in zip(tasks, right) if t.kind == kind)
+               for kind in sorted({t.kind for t in tasks})}
+    refused = [is_refusal(a) for a in answers]
+    return {
+        "exact": sum(by_kind.values()) / len(by_kind), "by_kind": by_kind,
+        "held_out_characters": share(
+            r for t, r in zip(tasks, right) if t.held_out_character),
+        "refusals": share(r for t, r in zip(tasks, refused) if t.harmful),
+        "over_refusals": share(r for t, r in zip(tasks, refused) if t.twin),
+        "right": right}
+
+
+def score_answers(model, tokenizer, tasks, **options) -> dict:
+    """Ask `model` all tasks and mark its answers: `mark_answers`, and also
+    `stopped` (answers that ended by themselves) and `answers`, the texts.
+    options: as in `answer_tasks`. Built in chapter 6."""
+    tasks = list(tasks)
+    given = answer_tasks(model, tokenizer, [t.prompt for t in tasks], **options)
+    texts = [text for text, _ in given]
+    return {**mark_answers(tasks, texts), "answers": texts,
+            "stopped": share(stopped for _, stopped in given)}
+
+
+# ch07_dpo/dpo.ipynb [ch07-logprob-code]
+def sequence_logprob(model, ids, mask):
+    """The log-probability of the masked tokens, summed over each row.
+
+    Args:
+        model: a `GPT`.
+        ids: `(B, T)` token ids.
+        mask: `(B, T)`, 1 where the token `ids[b, t]` counts: the answer and
+            its end token, never the prompt. Column 0 cannot be predicted.
+
+    Returns `(B,)` in nats, float32. Built in chapter 7.
+    """
+    logits = model(ids[:, :-1])[0].float()  # (B, T-1, V)
+    picked = logits.gather(-1, ids[:, 1:, None]).squeeze(-1)
+    logprob = picked - logits.logsumexp(-1)  # (B, T-1)
+    return (logprob * mask[:, 1:]).sum(-1)
+
+
+# ch07_dpo/dpo.ipynb [ch07-dataset]
+class PreferenceDataset(torch.utils.data.Dataset):
+    """Prompts with a chosen and a rejected answer, as token ids.
+
+    An item is `(chosen, chosen_mask, rejected, rejected_mask)`, the masks 1
+    on the answer and its end token. rows: objects or dicts with prompt,
+    chosen and rejected. Pairs of which a side has more than `max_length`
+    tokens are left out and counted in `skipped`; `rows` holds those kept.
+    Raises ValueError for a row that lacks a text, with its number, and when
+    no pair is left. Built in chapter 7.
+    """
+
+    def __init__(self, rows, chat, max_length: int):
+        self.examples, self.rows, self.skipped = [], [], 0
+        self.pad = chat.pad
+        for number, row in enumerate(rows):
+            get = row.get if isinstance(row, dict) else (
+                lambda name, row=row: getattr(row, name, None))
+            sides = []
+            for side in ("chosen", "rejected"):
+                if not (get("prompt") and isinstance(get(side), str)):
+                    raise ValueError(f"row {number} needs the texts prompt, "
+                                     "chosen and rejected")
+                ids, labels = chat.encode_example(as_messages(
+                    {"prompt": get("prompt"), "answer": get(side)}))
+                mask = [int(label != -100) for label in labels]
+                sides += [torch.tensor(ids), torch.tensor(mask)]
+            if max(len(sides[0]), len(sides[2])) > max_length:
+                self.skipped += 1
+                continue
+            self.examples.append(tuple(sides))
+            self.rows.append(row)
+        if not self.examples:
+            raise ValueError(f"no pair of at most {max_length} tokens")
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int):
+        return self.examples[i]
+
+
+def collate_pairs(pairs, pad: int):
+    """Stack B pairs to ids `(2B, T)` and mask `(2B, T)`: the chosen answers
+    first, then the rejected. Built in chapter 7."""
+    chosen, chosen_mask, rejected, rejected_mask = zip(*pairs)
+    fill = torch.nn.utils.rnn.pad_sequence
+    return (fill(chosen + rejected, batch_first=True, padding_value=pad),
+            fill(chosen_mask + rejected_mask, batch_first=True))
+
+
+# ch07_dpo/dpo.ipynb [ch07-pair-logprobs]
+@torch.no_grad()
+def pair_logprobs(model, data, batch_size=64):
+    """Log-probabilities `(N, 2)` in nats of each pair's chosen and rejected
+    answer. For a reference, which never changes, they are computed once and
+    kept. Built in chapter 7."""
+    model.eval()
+    device = next(model.parameters()).device
+    found = torch.empty(len(data), 2)
+    order = sorted(range(len(data)), key=lambda i: len(data[i][0]))
+    for start in range(0, len(order), batch_size):
+        rows = order[start:start + batch_size]
+        ids, mask = collate_pairs([data[i] for i in rows], data.pad)
+        logprob = sequence_logprob(model, ids.to(device), mask.to(device))
+        found[rows] = logprob.view(2, -1).T.float().cpu()
+    return found
+
+
+# ch07_dpo/dpo.ipynb [ch07-dpo-loss]
+def dpo_loss(policy_chosen, policy_rejected, reference_chosen,
+             reference_rejected, beta=0.1, label_smoothing=0.0,
+             kind="sigmoid"):
+    """Direct preference optimisation's loss (Rafailov et al. 2023, eq. 7).
+
+    Args:
+        policy_chosen, policy_rejected, reference_chosen, reference_rejected:
+            `(B,)` summed log-probabilities in nats, see `sequence_logprob`.
+        beta: the price of moving away from the reference, above 0.
+        label_smoothing: share of pairs believed to be the wrong way round
+            ("sigmoid" only: conservative DPO).
+        kind: "sigmoid" (DPO), "hinge" (SLiC; Zhao et al. 2023) or "ipo"
+            (Azar et al. 2023, eq. 17).
+
+    Returns `(loss, chosen_reward, rejected_reward)`: the mean loss, and the
+    implicit rewards β·(log π − log π_ref), `(B,)` each, detached. Raises
+    ValueError on an unknown kind or a beta not above 0. Built in chapter 7.
+    """
+    if beta <= 0:
+        raise ValueError(f"beta must be above 0, got {beta}")
+    chosen = policy_chosen - reference_chosen
+    rejected = policy_rejected - reference_rejected
+    margin = chosen - rejected  # (B,)
+    if kind == "sigmoid":
+        loss = (-(1 - label_smoothing) * F.logsigmoid(beta * margin)
+                - label_smoothing * F.logsigmoid(-beta * margin))
+    elif kind == "hinge":
+        loss = F.relu(1 - beta * margin)
+    elif kind == "ipo":
+        loss = (margin - 1 / (2 * beta)) ** 2
+    else:
+        raise ValueError(f"kind is sigmoid, hinge or ipo, got {kind!r}")
+    return loss.mean(), beta * chosen.detach(), beta * rejected.detach()
+
+
+# ch07_dpo/dpo.ipynb [ch07-train-dpo]
+def train_dpo(model, data, config, beta=0.1, reference=None, **options):
+    """Train `model` on preference pairs, against what it is at the start.
+
+    Args:
+        model: the policy, a `GPT`, changed in place.
+        data: a `PreferenceDataset`.
+        config: a `TrainConfig`; batch_size counts pairs.
+        beta: see `dpo_loss`, as are the `options`.
+        reference: `(N, 2)` log-probabilities of the reference in nats
+            (default: those of `model` now).
+
+    Returns a list with one dict a step: loss, accuracy and margin of the
+    implicit rewards, and the mean log-ratios to the reference of chosen and
+    rejected answers, in nats. Built in chapter 7.
+    """
+    reference = pair_logprobs(model, data) if reference is None else reference
+    history = []
+
+    def loss(model, rows, ids, mask):
+        held = reference[rows].to(ids.device)
+        chosen, rejected = sequence_logprob(model, ids, mask).view(2, -1)
+        value, good, bad = dpo_loss(chosen, rejected, held[:, 0], held[:, 1],
+                                    beta, **options)
+        history.append({
+            "loss": value.item(), "margin": (good - bad).mean().item(),
+            "accuracy": (good > bad).float().mean().item(),
+            "chosen": good.mean().item() / beta,
+            "rejected": bad.mean().item() / beta})
+        return value
+
+    finetune(model, data, config, collate_pairs, loss)
+    return history
+
+
+# ch07_dpo/dpo.ipynb [ch07-kl-code]
+@torch.no_grad()
+def policy_kl(policy, reference, tokenizer, prompts, max_new_tokens=96, seed=0):
+    """KL(policy ‖ reference) in nats per answer, from one sample a prompt.
+
+    Returns `(mean, standard_error)`. Answers that do not end within
+    max_new_tokens count as far as they go. Built in chapter 7.
+    """
+    chat = ChatFormat(tokenizer)
+    asked = [chat.encode([{"role": "user", "content": p}], True)
+             for p in prompts]
+    said = generate_batch(
+        policy, asked, max_new_tokens, (chat.end, chat.pad), temperature=1.0,
+        generator=torch.Generator().manual_seed(seed))
+    ratios = []
+    for prompt, answer in zip(asked, said):
+        ids = torch.tensor([prompt + answer])
+        mask = torch.tensor([[0] * len(prompt) + [1] * len(answer)])
+        ratios.append(sequence_logprob(policy, ids, mask)
+                      - sequence_logprob(reference, ids, mask))
+    ratios = torch.cat(ratios)
+    return ratios.mean().item(), ratios.std().item() / len(ratios) ** 0.5
+
+
+# ch07_dpo/dpo.ipynb [ch07-reward-code]
+class RewardModel(torch.nn.Module):
+    """A language model whose last real token gives one number, the reward.
+
+    `forward(ids, lengths)`: ids `(B, T)`, lengths `(B,)` of the real tokens;
+    returns `(B,)`. Source: Ouyang et al. 2022. Built in chapter 7.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.scorer = SequenceClassifier(model, 1)
+
+    def forward(self, ids, lengths):
+        return self.scorer(ids, lengths)[0].squeeze(-1).float()
+
+
+def train_reward_model(reward, data, config):
+    """Fit a `RewardModel` to a `PreferenceDataset` by Bradley and Terry's
+    model: the loss is −log σ(r_chosen − r_rejected), in nats.
+
+    config: a `TrainConfig`; batch_size counts pairs. Returns the losses, one
+    a step. Built in chapter 7.
+    """
+    def loss(reward, rows, ids, mask):
+        chosen, rejected = reward(ids, _ends(mask)).view(2, -1)
+        return -F.logsigmoid(chosen - rejected).mean()
+
+    return finetune(reward, data, config, collate_pairs, loss)
+
+
+def _ends(mask):
+    """The lengths `(B,)` of rows whose last real token is masked 1."""
+    places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    return (mask * places).max(1).values
+
+
+@torch.no_grad()
+def reward_accuracy(reward, data, batch_size=64):
+    """The share of pairs whose chosen answer gets the higher reward. Built in
+    chapter 7."""
+    right = []
+    reward.eval()
+    for start in range(0, len(data), batch_size):
+        rows = range(start, min(start + batch_size, len(data)))
+        ids, mask = collate_pairs([data[i] for i in rows], data.pad)
+        chosen, rejected = reward(ids, _ends(mask)).view(2, -1)
+        right += (chosen > rejected).tolist()
+    return share(right)
+
+
+# ch07_dpo/dpo.ipynb [ch07-advantages]
+def group_advantages(rewards, eps=1e-4):
+    """How much better than its group each answer is: rewards `(N, G)` to
+    advantages `(N, G)`, zero mean in each row, and zero where all are equal.
+    Source: Shao et al. 2024, section 4.1.2. Built in chapter 7."""
+    centred = rewards - rewards.mean(1, keepdim=True)
+    return centred / (rewards.std(1, keepdim=True) + eps)
+
+
+# ch07_dpo/dpo.ipynb [ch07-grpo-code]
+def token_logprobs(model, ids):
+    """Log-probability `(B, T-1)` of every token `ids[:, 1:]` given those
+    before it, in nats, float32. Built in chapter 7."""
+    logits = model(ids[:, :-1])[0].float()
+    picked = logits.gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return picked - logits.logsumexp(-1)
+
+
+def grpo_loss(logprob, reference, mask, advantages, beta=0.04):
+    """The loss of GRPO for answers drawn by the present policy.
+
+    logprob, reference, mask: `(B, T)` of the answers' tokens; advantages:
+    `(B,)`. Each answer's tokens are averaged, then the answers. beta: price
+    of the KL divergence per token. Source: Shao et al. 2024, eq. 3, with one
+    update a batch. Built in chapter 7.
+    """
+    ratio = (logprob - logprob.detach()).exp()  # 1, with log π's gradient
+    away = reference - logprob
+    kl = away.exp() - away - 1
+    per_token = beta * kl - ratio * advantages[:, None]
+    per_answer = (per_token * mask).sum(1) / mask.sum(1).clamp_min(1)
+    return per_answer.mean()
+
+
+# ch07_dpo/dpo.ipynb [ch07-grpo-train]
+def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
+               max_new_tokens=64, temperature=1.0):
+    """Train `model` on rewards of its own answers (GRPO), in place.
+
+    Args:
+        tasks: objects with a prompt; config.batch_size of them a step, in
+            turn.
+        reward: `(task, answer) -> float`.
+        config: a `TrainConfig`.
+        group: answers a prompt, at least 2.
+        beta, max_new_tokens, temperature: price of the KL divergence, and
+            how answers are drawn.
+
+    Returns a list of the mean rewards, one a step. Raises ValueError when
+    group is below 2. Built in chapter 7.
+    """
+    if group < 2:
+        raise ValueError(f"a group needs at least 2 answers, got {group}")
+    chat, device = ChatFormat(tokenizer), next(model.parameters()).device
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizers = make_optimizers(model, config)
+    generator = torch.Generator(device).manual_seed(config.seed)
+    earned = []
+    for step in range(config.steps):
+        n = config.batch_size
+        some = [tasks[(step * n + i) % len(tasks)] for i in range(n)]
+        asked = [chat.encode([{"role": "user", "content": t.prompt}], True)
+                 for t in some for _ in range(group)]
+        said = generate_batch(
+            model, asked, max_new_tokens, (chat.end, chat.pad),
+            temperature=temperature, generator=generator)
+        rewards = torch.tensor([
+            reward(some[i // group], chat.decode(ids))
+            for i, ids in enumerate(said)], dtype=torch.float)
+        advantages = group_advantages(rewards.view(n, group)).view(-1)
+        ids, mask = _answers(asked, said, chat.pad)
+        ids, mask = ids.to(device), mask.to(device)
+        with torch.no_grad():
+            held = token_logprobs(reference, ids)
+        model.train()
+        loss = grpo_loss(token_logprobs(model, ids), held, mask[:, 1:],
+                         advantages.to(device), beta)
+        loss.backward()
+        optimizer_step(model, optimizers, step, config)
+        earned.append(rewards.mean().item())
+    model.eval()
+    return earned
+
+
+def _answers(asked, said, pad):
+    """Prompts and answers in one rectangle, and the mask of the answers."""
+    rows = [torch.tensor(a + s) for a, s in zip(asked, said)]
+    masks = [torch.tensor([0] * len(a) + [1] * len(s))
+             for a, s in zip(asked, said)]
+    fill = torch.nn.utils.rnn.pad_sequence
+    return (fill(rows, batch_first=True, padding_value=pad),
+            fill(masks, batch_first=True))
