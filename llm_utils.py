@@ -4545,7 +4545,8 @@ def as_messages(row) -> list[dict]:
 class InstructionDataset(torch.utils.data.Dataset):
     """Conversations as pairs `(x, y)` of equal length, y one step ahead.
 
-    y is −100 wherever the next token is not the assistant's. Rows of more
+    y is −100 wherever the next token is not the assistant's; in a row
+    `{"text": …}`, a plain document, every token is learned. Rows of more
     than `max_length` tokens are left out and counted in `skipped`: an answer
     cut short would teach the model to stop in the middle. Raises ValueError
     for a malformed row, with its number, and when no row is left. Built in
@@ -4556,7 +4557,7 @@ class InstructionDataset(torch.utils.data.Dataset):
         self.examples, self.skipped, self.pad = [], 0, chat.pad
         for number, row in enumerate(rows):
             try:
-                ids, labels = chat.encode_example(as_messages(row))
+                ids, labels = self._encode(row, chat)
             except (ValueError, AttributeError, TypeError) as error:
                 raise ValueError(f"row {number}: {error}") from error
             if len(ids) > max_length:
@@ -4567,6 +4568,13 @@ class InstructionDataset(torch.utils.data.Dataset):
         if not self.examples:
             raise ValueError(f"no row of at most {max_length} tokens "
                              f"({self.skipped} were longer)")
+
+    @staticmethod
+    def _encode(row, chat):
+        if isinstance(row, dict) and isinstance(row.get("text"), str):
+            ids = [chat.pad, *chat.tokenizer.encode(row["text"]), chat.pad]
+            return ids, ids
+        return chat.encode_example(as_messages(row))
 
     def __len__(self) -> int:
         return len(self.examples)

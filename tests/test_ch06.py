@@ -196,3 +196,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(model, tokenizer):
         model.norm.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="step 0"):
         lu.finetune(model, data, lu.TrainConfig(steps=2, batch_size=1))
+
+
+def test_a_plain_document_is_learned_whole(tokenizer):
+    chat = lu.ChatFormat(tokenizer)
+    (x, y), = lu.InstructionDataset([{"text": "Hob lives."}], chat, 90).examples
+    ids = [chat.pad, *tokenizer.encode("Hob lives."), chat.pad]
+    assert (x.tolist(), y.tolist()) == (ids[:-1], ids[1:])
