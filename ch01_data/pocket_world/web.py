@@ -14,7 +14,7 @@ The labels of a page:
     copy_of     the url of the page it copies, or None
     similarity  Jaccard similarity of its word 5-grams with that page's, or None
     similar     {url: similarity} with all earlier pages of the same family
-    pii         [{"kind": "email" or "phone", "value", "start", "end"}] in `text`
+    pii         {"kind": "email" or "phone", "value", "start", "end"} of `text`
     decoys      strings in `text` that look private and are not
     header      the Content-Type header the server sent (it may be wrong)
     faults      names of what is wrong with the page, sorted
@@ -49,7 +49,7 @@ _WORD = re.compile(r"\w+")
 
 
 def shingles(text: str, n: int = 5) -> set[tuple[str, ...]]:
-    """The set of word n-grams of a text, in lower case (a shorter text: one)."""
+    """The set of a text's word n-grams, in lower case (a shorter text: one)."""
     words = _WORD.findall(text.lower())
     if len(words) < n:
         return {tuple(words)} if words else set()
@@ -128,7 +128,8 @@ _ADVERTS = (
 _READ_MORE = (
     "Ferry timetable changes from Monday", "Pear harvest early this year",
     "Who left the gate open?", "Bell tower stairs to be swept at last",
-    "Ten things you did not know about twine", "River level: what the post says",
+    "Ten things you did not know about twine",
+    "River level: what the post says",
     "Market stall numbers drawn again", "Letter: the noise from the mill",
     "Honey show: results in full", "A short history of the long wall",
     "New lock for the reading room", "The dog, the drum and the magistrate",
@@ -140,8 +141,8 @@ _FOOTERS = {
     "from a chair. You are visitor number {n}.",
     "shop": "Weirside Stores · open from eight until the light goes · prices "
     "include string. Terms of trade apply, such as they are.",
-    "forum": "Powered by Bench 2.4 · All times are bell-tower time · Be kind, "
-    "or be brief.",
+    "forum": "Powered by Bench 2.4 · All times are bell-tower time · "
+    "Be kind, or be brief.",
     "mirror": "© valley-news-daily · All content belongs to its owners, "
     "whoever they may be · DMCA · Privacy · Do not sell my crumbs",
     "spam": "Prices may change at any moment. Results not typical. Kettles "
@@ -585,7 +586,8 @@ def _teasers(chance: Chance, name: str) -> str:
     """The beginnings of other articles, as prose and not as links."""
     first = chance.number(0, len(_TEASERS) - 1)
     return "".join(
-        f'<div class="{name}"><h4><a href="/story/{(first + i)}">{title}</a></h4>'
+        f'<div class="{name}"><h4><a href="/story/{first + i}">'
+        f"{title}</a></h4>"
         f"<p>{words}</p></div>\n"
         for i in range(chance.number(1, 3))
         for title, words in (_TEASERS[(first + i) % len(_TEASERS)],)
@@ -597,7 +599,8 @@ def _replies(chance: Chance, name: str) -> str:
     return (
         f'<div class="{name}">'
         + "".join(
-            f"<div><b>{chance.pick(_HANDLES)}</b> {chance.number(1, 59)} minutes ago"
+            f"<div><b>{chance.pick(_HANDLES)}</b> "
+            f"{chance.number(1, 59)} minutes ago"
             f"<p>{chance.pick(_REPLIES)}</p></div>\n"
             for _ in range(chance.number(1, 3))
         )
@@ -616,7 +619,8 @@ def _modern(chance: Chance, site: str, text: str, faults: set) -> str:
         faults.add("advert_inside")
         ad = chance.pick(_ADVERTS)
         ad = (
-            f'<div class="x7"><a href="//ads.example/?id={chance.number(1, 999)}"'
+            f'<div class="x7"><a href="//ads.example/?id='
+            f'{chance.number(1, 999)}"'
             f">{ad}</a></div>"
             if plain
             else f'<aside class="ad">{ad}</aside>'
@@ -653,7 +657,8 @@ def _modern(chance: Chance, site: str, text: str, faults: set) -> str:
             f'<main><article>\n<div class="byline">By {who} · {date} · '
             f"3 minutes</div>\n{body}\n</article>"
             f"{replies}</main>\n"
-            f'<aside class="related"><h2>Most read</h2><ul>{related}</ul></aside>'
+            f'<aside class="related"><h2>Most read</h2><ul>{related}</ul>'
+            "</aside>"
         )
         top = (
             f"<header><h1>The Valley Courier</h1><nav><ul>{nav}</ul></nav>"
@@ -687,12 +692,14 @@ def _modern(chance: Chance, site: str, text: str, faults: set) -> str:
         foot = f'<div id="footer">{foot}</div>'
     elif site == "forum":
         main = (
-            f'<div class="breadcrumb"><a href="/">Index</a> &raquo; <a href="/v">'
+            f'<div class="breadcrumb"><a href="/">Index</a> &raquo; '
+            '<a href="/v">'
             f'The valley</a></div>\n<div class="post"><div class="author">{who}'
             f"<br>Posts: {chance.number(1, 4000)}<br>Joined: {date}</div>\n"
             f'<div class="content">\n{body}\n</div>\n<div class="signature">'
             f"{chance.pick(_SIGNATURES)}</div>\n"
-            '<div class="buttons"><a href="#q">Quote</a> <a href="#r">Reply</a> '
+            '<div class="buttons"><a href="#q">Quote</a> '
+            '<a href="#r">Reply</a> '
             '<a href="#t">Report</a></div></div>'
         )
         top = (
@@ -703,7 +710,8 @@ def _modern(chance: Chance, site: str, text: str, faults: set) -> str:
     else:
         main = (
             f'<div class="wrap"><div id="main" class="story-body">\n{body}\n'
-            f'</div>\n{replies}<div class="sidebar"><h3>Also here</h3><ul>{related}</ul>'
+            f'</div>\n{replies}<div class="sidebar"><h3>Also here</h3>'
+            f"<ul>{related}</ul>"
             "</div></div>"
         )
         top = f'<div class="masthead"><ul class="menu">{nav}</ul></div>'
@@ -794,7 +802,7 @@ def _around(
 def _encode(
     chance: Chance, site: str, text: str, faults: set
 ) -> tuple[str, str, str, str]:
-    """Decide what the text goes through: (escaped text, codec, meta, header)."""
+    """What the text goes through: (escaped text, codec, meta, header)."""
     shown = text
     if site in ("courier", "mirror", "shop") and chance.flip(0.7):
         shown = _typeset(shown)
