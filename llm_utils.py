@@ -4,6 +4,7 @@ Generated from the notebooks by `python book/export.py`. Do not edit: change
 the notebook cell named above each piece, then export again.
 """
 
+import asyncio
 import codecs
 import contextlib
 import copy
@@ -24,12 +25,14 @@ import random
 import re
 import shutil
 import tempfile
+import threading
 import time
 import unicodedata
 import warnings
 import zlib
 from array import array
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -197,6 +200,45 @@ __all__ = [
     "token_logprobs",
     "grpo_loss",
     "train_grpo",
+    "SamplingParams",
+    "process_logits",
+    "choose_token",
+    "one_of",
+    "TextStream",
+    "stream",
+    "BlockPool",
+    "PagedCache",
+    "GenerationRequest",
+    "Scheduler",
+    "EngineCore",
+    "Busy",
+    "Engine",
+    "prompt_lookup",
+    "speculative_generate",
+    "pack_bits",
+    "unpack_bits",
+    "QuantizedLinear",
+    "QuantizedEmbedding",
+    "quantize",
+    "model_bytes",
+    "APIError",
+    "parse_messages",
+    "parse_params",
+    "answer_events",
+    "completion",
+    "create_app",
+    "read_json_body",
+    "as_events",
+    "as_whole",
+    "chat_in_terminal",
+    "export_transformers",
+    "gguf_settings",
+    "export_gguf",
+    "report_card",
+    "REPORT_LINES",
+    "report_rows",
+    "report_number",
+    "print_report",
 ]
 
 
@@ -5042,3 +5084,1194 @@ def _answers(asked, said, pad):
     fill = torch.nn.utils.rnn.pad_sequence
     return (fill(rows, batch_first=True, padding_value=pad),
             fill(masks, batch_first=True))
+
+
+# ch08_inference/inference.ipynb [params]
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen. Built in chapter 8.
+
+    temperature: 0 takes the likeliest. top_k: only the k likeliest (None:
+    all). top_p: only the likeliest that together hold this share. min_p: only
+    those with this share of the best one's chance. repetition_penalty: above
+    1 makes tokens already in the text less likely. logit_bias: {id: number
+    added}. allowed: a function of the new ids that returns the ids allowed
+    next (a grammar). max_new_tokens, stop (texts that end the answer), seed.
+    ValueError on values without sense.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: dict[int, float] = field(default_factory=dict)
+    allowed: Callable | None = None
+    max_new_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+    def __post_init__(self):
+        for name, fits, wanted in (
+            ("temperature", 0 <= self.temperature < 100, "from 0 to 100"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", 0 <= self.min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
+            ("stop", all(self.stop), "texts that are not empty"),
+        ):
+            if not fits:
+                raise ValueError(
+                    f"{name} must be {wanted}, not {getattr(self, name)!r}"
+                )
+
+
+# ch08_inference/inference.ipynb [process-logits]
+def process_logits(logits, params, seen=(), new=()):
+    """Logits (V,) bent and cut as SamplingParams ask; float32, −inf: never.
+
+    seen: ids of the text so far (for the penalty); new: those of them that
+    the model wrote (for the grammar). ValueError if the grammar allows
+    nothing. Sources: Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p),
+    Minh et al. 2025 (min-p), Keskar et al. 2019 (penalty). Built in chapter 8.
+    """
+    z = logits.float().clone()                                      # (V,)
+    for token, bias in params.logit_bias.items():
+        z[token] += bias
+    if params.repetition_penalty != 1 and len(seen):
+        at = torch.as_tensor(list(set(seen)), device=z.device)
+        factor = params.repetition_penalty
+        z[at] = torch.where(z[at] > 0, z[at] / factor, z[at] * factor)
+    if params.allowed is not None:
+        allowed = list(params.allowed(list(new)))
+        if not allowed:
+            raise ValueError("the grammar allows no token here")
+        mask = torch.full_like(z, float("-inf"))
+        mask[allowed] = 0
+        z = z + mask
+    if params.temperature == 0:
+        best = z.argmax()
+        return torch.full_like(z, float("-inf")).index_fill(0, best, 0.0)
+    z = z / params.temperature
+    if params.top_k is not None and params.top_k < len(z):
+        z[z < z.topk(params.top_k).values[-1]] = float("-inf")
+    if params.top_p < 1:
+        chances, order = z.softmax(-1).sort(descending=True)
+        before = chances.cumsum(-1) - chances         # held by the likelier
+        z[order[before >= params.top_p]] = float("-inf")
+    if params.min_p > 0:
+        chances = z.softmax(-1)
+        z[chances < params.min_p * chances.max()] = float("-inf")
+    return z
+
+
+def choose_token(logits, params, seen=(), new=(), generator=None) -> int:
+    """One id drawn from logits (V,) as SamplingParams ask.
+
+    generator: a torch.Generator on the CPU. Built in chapter 8.
+    """
+    z = process_logits(logits, params, seen, new)
+    if params.temperature == 0:
+        return int(z.argmax())
+    return int(torch.multinomial(z.softmax(-1).cpu(), 1, generator=generator))
+
+
+# ch08_inference/inference.ipynb [one-of]
+def one_of(tokenizer, answers, end):
+    """A grammar for `SamplingParams.allowed`: exactly one of some texts.
+
+    answers: list of str; end: the id that must follow. Built in chapter 8.
+    """
+    rows = [[*tokenizer.encode(answer), end] for answer in answers]
+
+    def allowed(new):
+        n = len(new)
+        return {row[n] for row in rows if row[:n] == new and len(row) > n}
+
+    return allowed
+
+
+# ch08_inference/inference.ipynb [text-stream]
+class TextStream:
+    """Token ids in, whole characters out. Built in chapter 8.
+
+    `push(id)` returns the text that is certain now, `finish()` the rest.
+    stop: texts that end the answer; neither they nor what follows is
+    returned, and `stopped` becomes True. `text` is all that was returned.
+    """
+
+    def __init__(self, tokenizer, stop=()):
+        self.tokenizer, self.stop = tokenizer, tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held, self.text, self.stopped = "", "", False
+
+    def push(self, token: int) -> str:
+        """The text that `token` makes certain, perhaps empty."""
+        return self._send(self.tokenizer.decode_bytes([token]))
+
+    def finish(self) -> str:
+        """What was held back; half a character becomes U+FFFD."""
+        return self._send(b"", final=True)
+
+    def _send(self, data, final=False):
+        if self.stopped:
+            return ""
+        self._held += self._decoder.decode(data, final)
+        found = [at for s in self.stop if (at := self._held.find(s)) >= 0]
+        if found:
+            self.stopped, keep = True, min(found)
+        else:
+            keep = len(self._held)
+            if not final:
+                keep -= max((n for s in self.stop for n in range(1, len(s))
+                             if self._held.endswith(s[:n])), default=0)
+        piece, self._held = self._held[:keep], self._held[keep:]
+        self.text += piece
+        return piece
+
+
+# ch08_inference/inference.ipynb [stream-code]
+@torch.no_grad()
+def stream(model, tokenizer, messages, params=None):
+    """The answer to a conversation, piece by piece as it is written.
+
+    messages: dicts with "role" and "content"; params: SamplingParams. Yields
+    pieces of str, which never end inside a character. ValueError if the
+    conversation leaves no room in the model's context. Built in chapter 8.
+    """
+    params, chat = params or SamplingParams(), ChatFormat(tokenizer)
+    ids = chat.encode(messages, add_generation_prompt=True)
+    room = model.config.context_length - len(ids)
+    if room < 1:
+        raise ValueError(
+            f"the conversation has {len(ids)} tokens and leaves no room in a "
+            f"context of {model.config.context_length}: shorten it"
+        )
+    device = next(model.parameters()).device
+    dice = torch.Generator().manual_seed(
+        torch.seed() if params.seed is None else params.seed)
+    text, new = TextStream(tokenizer, params.stop), []
+    cache, feed = model.new_cache(), ids
+    for _ in range(min(room, params.max_new_tokens)):
+        at = torch.tensor([feed], device=device)
+        logits, _ = model(at, cache=cache)
+        token = choose_token(logits[0, -1], params, ids + new, new, dice)
+        if token in (chat.end, chat.pad):
+            break
+        new, feed = [*new, token], [token]
+        yield text.push(token)
+        if text.stopped:
+            return
+    yield text.finish()
+
+
+# ch08_inference/inference.ipynb [block-pool]
+class BlockPool:
+    """Keys and values of many conversations, in blocks. Built in chapter 8.
+
+    config: a ModelConfig; block_size: positions a block. Block 0 belongs to
+    nobody and takes what is padding. `kept`: (L, 2, slots, G, D). Source:
+    Kwon et al. 2023, section 4.1.
+    """
+
+    def __init__(self, config, n_blocks, block_size=16, device="cpu",
+                 dtype=torch.float32):
+        self.block_size = block_size
+        self.free = list(range(n_blocks, 0, -1))
+        self.kept = torch.zeros(
+            config.n_layer, 2, (n_blocks + 1) * block_size, config.n_kv_head,
+            config.d_head, device=device, dtype=dtype)
+
+    def needed(self, tokens: int) -> int:
+        """Blocks that hold so many tokens."""
+        return -(-tokens // self.block_size)
+
+    def take(self, n: int) -> list[int]:
+        """n free blocks; MemoryError if there are fewer."""
+        if n > len(self.free):
+            raise MemoryError(f"{n} blocks wanted, {len(self.free)} are free")
+        return [self.free.pop() for _ in range(n)]
+
+    def give_back(self, blocks) -> None:
+        """Return blocks to the pool."""
+        self.free.extend(blocks)
+
+    def slots(self, blocks, length: int) -> list[int]:
+        """Where the first `length` positions of a conversation lie."""
+        size = self.block_size
+        return [blocks[p // size] * size + p % size for p in range(length)]
+
+
+# ch08_inference/inference.ipynb [paged-cache]
+class PagedCache:
+    """One layer's cache for the rows of one step; used like a `KVCache`.
+
+    kept: (2, slots, G, D) of a BlockPool; slots: (B, S), where each position
+    of each row lies, 0 for padding on the left; new: the last columns of S
+    that this step writes. Built in chapter 8.
+    """
+
+    def __init__(self, kept, slots, new):
+        self.kept, self.slots = kept, slots
+        self.length = slots.shape[1] - new
+
+    def update(self, k, v):
+        """Write k, v (B, G, T, D); return all, (B, G, S, D)."""
+        at = self.slots[:, -k.shape[2]:]                          # (B, T)
+        for kind, new in enumerate((k, v)):
+            self.kept[kind, at] = new.transpose(1, 2).to(self.kept.dtype)
+        keys, values = self.kept[:, self.slots].transpose(2, 3)
+        return keys, values
+
+
+# ch08_inference/inference.ipynb [generation-request]
+@dataclass(eq=False)
+class GenerationRequest:
+    """One conversation in the engine. Built in chapter 8.
+
+    ids: the prompt; params: SamplingParams; on_text(piece, finish) is called
+    from the engine's thread with each piece of text; finish is None until
+    the last call, then "stop", "length", "cancelled" or "error".
+    """
+
+    ids: list[int]
+    params: SamplingParams
+    on_text: Callable
+    text: TextStream
+    room: int
+    new: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    finish: str | None = None
+    dice: torch.Generator | None = None
+
+    def end(self, why, piece="") -> None:
+        """Tell the customer that this was all."""
+        self.finish = why
+        self.on_text(piece, why)
+
+    def accept(self, token, ends) -> None:
+        """Take the model's next token; ends: the ids that end an answer."""
+        if token in ends:
+            self.end("stop", self.text.finish())
+            return
+        self.new.append(token)
+        piece = self.text.push(token)
+        if self.text.stopped:
+            self.end("stop", piece)
+        elif len(self.new) >= self.room:
+            self.end("length", piece + self.text.finish())
+        elif piece:
+            self.on_text(piece, None)
+
+
+# ch08_inference/inference.ipynb [scheduler]
+class Scheduler:
+    """Who is served now, and in which blocks. Built in chapter 8.
+
+    pool: a BlockPool; max_batch: rows of a step. `waiting`, `running`: lists
+    of GenerationRequests; `cancelled`: a set of those to drop.
+    """
+
+    def __init__(self, pool, max_batch):
+        self.pool, self.max_batch = pool, max_batch
+        self.waiting, self.running, self.cancelled = [], [], set()
+
+    def admit(self) -> list:
+        """Drop the cancelled; let in who fits, in the order they came."""
+        gone, self.cancelled = self.cancelled, set()
+        for row in [r for r in self.running + self.waiting if r in gone]:
+            row.end("cancelled")
+        self.waiting = [r for r in self.waiting if not r.finish]
+        self.leave()
+        new = []
+        while self.waiting and len(self.running) < self.max_batch:
+            first = self.waiting[0]
+            blocks = self.pool.needed(len(first.ids) + first.room)
+            if blocks > len(self.pool.free):
+                break
+            first.blocks = self.pool.take(blocks)
+            new.append(self.waiting.pop(0))
+            self.running.append(first)
+        return new
+
+    def leave(self) -> None:
+        """Those who have finished give their blocks back."""
+        for row in [r for r in self.running if r.finish]:
+            self.running.remove(row)
+            self.pool.give_back(row.blocks)
+            row.blocks = []
+
+
+# ch08_inference/inference.ipynb [engine-core]
+class EngineCore(Scheduler):
+    """Many conversations over one model, a step at a time.
+
+    model, tokenizer: as from chapters 4 and 2. max_batch: rows of a step;
+    n_blocks, block_size: memory for keys and values (default: max_batch full
+    contexts). Built in chapter 8.
+    """
+
+    def __init__(self, model, tokenizer, max_batch=8, n_blocks=None,
+                 block_size=16):
+        config, weights = model.config, next(model.parameters())
+        full = -(-config.context_length // block_size)
+        super().__init__(
+            BlockPool(config, n_blocks or max_batch * full, block_size,
+                      weights.device, weights.dtype), max_batch)
+        self.blocks = len(self.pool.free)
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.chat = ChatFormat(tokenizer)
+
+    def request(self, messages, params=None, on_text=None):
+        """A GenerationRequest for a conversation; ValueError if too long."""
+        params = params or SamplingParams()
+        ids = self.chat.encode(messages, add_generation_prompt=True)
+        context = self.model.config.context_length
+        if len(ids) >= context:
+            raise ValueError(
+                f"the conversation has {len(ids)} tokens, and the model's "
+                f"context is {context}: shorten it"
+            )
+        room = min(params.max_new_tokens, context - len(ids))
+        if self.pool.needed(len(ids) + room) > self.blocks:
+            raise ValueError("this answer does not fit the engine's memory: "
+                             "ask for fewer max_new_tokens")
+        dice = torch.Generator()
+        dice.manual_seed(dice.seed() if params.seed is None else params.seed)
+        text = TextStream(self.tokenizer, params.stop)
+        nobody = lambda piece, finish: None                   # noqa: E731
+        return GenerationRequest(ids, params, on_text or nobody, text, room,
+                                 dice=dice)
+
+    def step(self) -> bool:
+        """Read new prompts, or write one token a row; False if idle."""
+        rows = self.admit()
+        if not rows and not self.running:
+            return False
+        feeds = [r.ids for r in rows] or [r.new[-1:] for r in self.running]
+        rows = rows or list(self.running)
+        ends = (self.chat.end, self.chat.pad)
+        for row, logits in zip(rows, self._forward(rows, feeds)):
+            try:
+                row.accept(choose_token(
+                    logits, row.params, row.ids + row.new, row.new, row.dice),
+                    ends)
+            except ValueError:                    # its grammar has no way on
+                row.end("error")
+        self.leave()
+        return True
+
+    @torch.no_grad()
+    def _forward(self, rows, feeds):
+        """Logits (B, V) after each row's feed."""
+        lengths = [len(r.ids) + len(r.new) for r in rows]
+        S, T = max(lengths), max(map(len, feeds))
+        slots = torch.zeros(len(rows), S, dtype=torch.long)
+        ids = torch.zeros(len(rows), T, dtype=torch.long)
+        for i, (row, n, feed) in enumerate(zip(rows, lengths, feeds)):
+            slots[i, S - n:] = torch.tensor(self.pool.slots(row.blocks, n))
+            ids[i, T - len(feed):] = torch.tensor(feed)
+        device = self.pool.kept.device
+        slots, pad = slots.to(device), S - torch.tensor(lengths, device=device)
+        cache = [PagedCache(kept, slots, T) for kept in self.pool.kept]
+        logits, _ = self.model(ids.to(device), cache=cache, left_pad=pad)
+        return logits[:, -1]
+
+
+# ch08_inference/inference.ipynb [engine]
+class Busy(RuntimeError):
+    """The engine's waiting room is full. Built in chapter 8."""
+
+
+class Engine(EngineCore):
+    """An EngineCore with a thread that turns it. Built in chapter 8.
+
+    max_waiting: requests that may wait; name: what the server calls the
+    model. Use as a context manager, or `start()` and `close()`.
+    """
+
+    def __init__(self, model, tokenizer, max_batch=8, n_blocks=None,
+                 block_size=16, max_waiting=64, name="pocket"):
+        super().__init__(model, tokenizer, max_batch, n_blocks, block_size)
+        self.max_waiting, self.name = max_waiting, name
+        self._changed = threading.Condition()
+        self._thread, self._open = None, True
+
+    def submit(self, messages, params=None, on_text=None):
+        """Queue a conversation; returns its GenerationRequest.
+
+        ValueError if it is too long; Busy if too many wait.
+        """
+        request = self.request(messages, params, on_text)
+        with self._changed:
+            if not self._open:
+                raise Busy("the engine is closed")
+            if len(self.waiting) >= self.max_waiting:
+                raise Busy(f"{len(self.waiting)} requests wait already")
+            self.waiting.append(request)
+            self._changed.notify()
+        return request
+
+    def cancel(self, request) -> None:
+        """Stop a request; its blocks are free after the next step."""
+        with self._changed:
+            self.cancelled.add(request)
+            self._changed.notify()
+
+    def answer(self, conversations, params=None) -> list[str]:
+        """The answers to several conversations, written side by side."""
+        asked = [self.submit(c, params) for c in conversations]
+        while self._thread is None and any(not r.finish for r in asked):
+            self.step()
+        while any(not r.finish for r in asked):
+            time.sleep(0.001)
+        return [r.text.text for r in asked]
+
+    def admit(self):
+        """As in Scheduler, while nobody else touches the lists."""
+        with self._changed:
+            return super().admit()
+
+    def start(self):
+        """Work in a thread of its own from now on."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True)
+            self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Finish the step at hand and end; who is left is cancelled."""
+        with self._changed:
+            self._open = False
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self.cancelled |= {*self.running, *self.waiting}
+        self.admit()
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *error):
+        self.close()
+
+    def _work(self):
+        while self._open:
+            with self._changed:
+                if not self.waiting + self.running:
+                    self._changed.wait(timeout=1)
+            try:
+                self.step()
+            except Exception as error:            # tell everybody, and go on
+                print(f"engine: {type(error).__name__}: {error}")
+                for row in [r for r in self.running if not r.finish]:
+                    row.end("error")
+                self.leave()
+
+
+# ch08_inference/inference.ipynb [prompt-lookup]
+def prompt_lookup(ids, k, longest=3) -> list[int]:
+    """Guess the next k ids: what followed the last time these ids stood here.
+
+    ids: list of int. Tries the last `longest` ids, then fewer. Source: Saxena
+    2023, prompt lookup decoding. Built in chapter 8.
+    """
+    for n in range(longest, 0, -1):
+        tail = ids[-n:]
+        for at in range(len(ids) - n - 1, -1, -1):
+            if ids[at:at + n] == tail:
+                return ids[at + n:at + n + k]
+    return []
+
+
+# ch08_inference/inference.ipynb [speculative]
+@torch.no_grad()
+def speculative_generate(model, ids, max_new_tokens, draft=prompt_lookup, k=8,
+                         stop=(), counts=None):
+    """Greedy continuation of ids (T,), as `generate` gives it, in fewer steps.
+
+    draft(ids, k): at most k guessed ids. stop: ids that end the text (kept).
+    counts: a dict that gets "steps", "guessed" and "accepted". ValueError on
+    an empty prompt. Source: Leviathan et al. 2023. Built in chapter 8.
+    """
+    if not len(ids):
+        raise ValueError("the prompt is empty: begin with <|endoftext|>")
+    seen, device = ids.tolist(), next(model.parameters()).device
+    context = model.config.context_length
+    wanted = min(max_new_tokens, max(1, context + 1 - len(seen)))
+    cache, feed, left = model.new_cache(), seen, wanted
+    tally = {"steps": 0, "guessed": 0, "accepted": 0}
+    while left > 0:
+        room = min(k, left - 1, context - len(seen))
+        guess = draft(seen, room) if room > 0 else []
+        read = torch.tensor([feed + guess], device=device)
+        logits = model(read, cache=cache)[0][0]                # (T, V)
+        best = logits[len(feed) - 1:].argmax(-1).tolist()
+        n = next((i for i, (g, b) in enumerate(zip(guess, best)) if g != b),
+                 len(guess))
+        new = best[:n + 1]
+        ends = [i for i, token in enumerate(new) if token in stop]
+        new = new[:ends[0] + 1] if ends else new
+        seen, feed = seen + new, new[-1:]
+        left = 0 if ends else left - len(new)
+        for layer in cache:
+            layer.trim(min(layer.length, len(seen) - 1))
+        tally["steps"] += 1
+        tally["guessed"] += len(guess)
+        tally["accepted"] += n
+    if counts is not None:
+        counts.update(tally)
+    return torch.tensor(seen, device=ids.device)
+
+
+# ch08_inference/inference.ipynb [pack]
+def pack_bits(values, bits):
+    """Whole numbers (..., N) from 0 to 2^bits − 1, packed into uint8.
+
+    bits: 2, 4 or 8; N a multiple of 8 / bits. Built in chapter 8.
+    """
+    places = torch.arange(0, 8, bits, device=values.device)
+    parts = values.to(torch.int32).unflatten(-1, (-1, len(places)))
+    return (parts << places).sum(-1).to(torch.uint8)
+
+
+def unpack_bits(packed, bits):
+    """The inverse of `pack_bits`. Built in chapter 8."""
+    places = torch.arange(0, 8, bits, device=packed.device)
+    parts = packed[..., None].to(torch.int32) >> places
+    return (parts & (2**bits - 1)).flatten(-2)
+
+
+# ch08_inference/inference.ipynb [quantized-linear]
+class QuantizedLinear(torch.nn.Module):
+    """A linear layer whose weight is kept in 2, 4 or 8 bits.
+
+    weight: (out, in), rounded in groups of `group` along each row, a scale of
+    16 bits each. It is unpacked for every use: less memory, not less work.
+    Built in chapter 8.
+    """
+
+    def __init__(self, weight, bias=None, bits=8, group=32):
+        super().__init__()
+        rows, width = weight.shape
+        if bits not in (2, 4, 8):
+            raise ValueError(f"bits must be 2, 4 or 8, not {bits}")
+        if width % group or group * bits % 8:
+            raise ValueError(f"rows of {width} do not fall into groups of "
+                             f"{group} that fill whole bytes")
+        self.bits, self.width, self.bias = bits, width, bias
+        top = 2 ** (bits - 1) - 1
+        w = weight.detach().float().view(rows, -1, group)
+        scale = (w.abs().amax(-1, keepdim=True) / top).half()
+        steps = w / scale.float().clamp_min(1e-12)
+        steps = steps.round().clamp(-top, top) + top
+        self.register_buffer("scale", scale)
+        self.register_buffer("packed", pack_bits(steps, bits))
+
+    @property
+    def weight(self):
+        """The weight as it is now, (out, in), float32."""
+        steps = unpack_bits(self.packed, self.bits) - (2**(self.bits - 1) - 1)
+        return (steps * self.scale.float()).flatten(1)
+
+    def forward(self, x):
+        """x (..., in) to (..., out)."""
+        return torch.nn.functional.linear(x, self.weight.to(x.dtype), self.bias)
+
+
+class QuantizedEmbedding(torch.nn.Module):
+    """The rows of a QuantizedLinear, looked up by id. Built in chapter 8."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = table
+
+    def forward(self, ids):
+        """ids (...) to (..., C)."""
+        rows, places = ids.unique(return_inverse=True)
+        table = self.table
+        steps = unpack_bits(table.packed[rows], table.bits)
+        steps = steps - (2**(table.bits - 1) - 1)
+        return (steps * table.scale[rows].float()).flatten(1)[places]
+
+
+# ch08_inference/inference.ipynb [quantize-code]
+def quantize(model, bits=8, group=32):
+    """A copy of a GPT with its matrices and token table in `bits` bits.
+
+    bits: 8, 4 or 2; group: weights that share a scale. Norms, biases and
+    learned positions stay as they are. ValueError on other sizes. Source:
+    Dettmers et al. 2022, with one scale a group. Built in chapter 8.
+    """
+    small = copy.deepcopy(model).eval()
+    for block in small.blocks:
+        for part in block.attention, block.feed_forward:
+            for name, layer in list(part.named_children()):
+                if isinstance(layer, torch.nn.Linear):
+                    setattr(part, name, QuantizedLinear(
+                        layer.weight, layer.bias, bits, group))
+    tied = model.config.tie_embeddings
+    table = QuantizedLinear(small.token_embedding.weight, None, bits, group)
+    head = table if tied else QuantizedLinear(
+        small.head.weight, None, bits, group)
+    small.token_embedding, small.head = QuantizedEmbedding(table), head
+    return small
+
+
+def model_bytes(model) -> int:
+    """Bytes of a model's parameters and buffers, each counted once.
+
+    Built in chapter 8.
+    """
+    tensors = {t.data_ptr(): t for t in
+               (*model.parameters(), *model.buffers())}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+# ch08_inference/inference.ipynb [api-error]
+class APIError(ValueError):
+    """A fault to report to a client. Built in chapter 8.
+
+    status: the HTTP status; kind: OpenAI's "type"; param: the field at fault.
+    """
+
+    def __init__(self, message, status=400, kind="invalid_request_error",
+                 param=None, code=None):
+        super().__init__(message)
+        self.status, self.body = status, {"error": {
+            "message": message, "type": kind, "param": param, "code": code}}
+
+
+def _field(body, name, kinds, default):
+    """body[name] if it is of these kinds, or an APIError."""
+    value = body.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, kinds) or (
+            isinstance(value, bool) and bool not in kinds):
+        raise APIError(f"{name} has the wrong type: {value!r:.40}", param=name)
+    return value
+
+
+def parse_messages(body) -> list[dict]:
+    """The conversation of a request, contents as str, or an APIError.
+
+    Built in chapter 8.
+    """
+    messages = _field(body, "messages", (list,), None)
+    if not messages:
+        raise APIError("messages must be a list with at least one message",
+                       param="messages")
+    found = []
+    for number, message in enumerate(messages):
+        where = f"messages[{number}]"
+        role = message.get("role") if isinstance(message, dict) else None
+        if role not in ChatFormat.ROLES:
+            raise APIError(f"{where} needs a role: one of "
+                           f"{', '.join(ChatFormat.ROLES)}", param=where)
+        content = message.get("content")
+        if isinstance(content, list):                # parts, as some send it
+            parts = [p.get("text") for p in content if isinstance(p, dict)]
+            content = "".join(p for p in parts if isinstance(p, str))
+        if not isinstance(content, str) or not content.strip():
+            raise APIError(f"{where} has no text", param=where)
+        content = content.encode("utf-8", "replace").decode()
+        found.append({"role": role, "content": content})
+    return found
+
+
+# ch08_inference/inference.ipynb [parse-params]
+def parse_params(body, vocab_size, longest=1024) -> SamplingParams:
+    """The SamplingParams of a request, or an APIError naming the field.
+
+    vocab_size: ids a logit_bias may name; longest: tokens at most. Built in
+    chapter 8.
+    """
+    number, wishes = (int, float), {}
+    for name, kinds in {
+        "temperature": number, "top_p": number, "min_p": number, "top_k": int,
+        "repetition_penalty": number, "seed": int,
+    }.items():
+        value = _field(body, name, (kinds,) if kinds is int else kinds, None)
+        if value is not None:
+            wishes[name] = value
+    stop = _field(body, "stop", (str, list), [])
+    stop = [stop] if isinstance(stop, str) else stop
+    if len(stop) > 4 or not all(isinstance(s, str) and s for s in stop):
+        raise APIError("stop must be up to four texts", param="stop")
+    most = _field(body, "max_completion_tokens", (int,),
+                  _field(body, "max_tokens", (int,), 256))
+    if not 1 <= most <= longest:
+        raise APIError(f"max_tokens must be from 1 to {longest}, not {most}",
+                       param="max_tokens")
+    if _field(body, "n", (int,), 1) != 1:
+        raise APIError("n must be 1: one answer at a time", param="n")
+    try:
+        bias = {int(i): float(b) for i, b in
+                _field(body, "logit_bias", (dict,), {}).items()}
+        if not all(0 <= i < vocab_size for i in bias):
+            raise ValueError(f"logit_bias knows ids below {vocab_size}")
+        if not -2**63 <= wishes.get("seed", 0) < 2**63:
+            raise ValueError("seed must fit into 64 bits")
+        return SamplingParams(**wishes, stop=tuple(stop), logit_bias=bias,
+                              max_new_tokens=most)
+    except (ValueError, TypeError) as error:
+        raise APIError(str(error), param=str(error).split()[0]) from None
+
+
+# ch08_inference/inference.ipynb [events-code]
+async def answer_events(engine, messages, params):
+    """Pieces of an answer from a running Engine: (text, finish, request).
+
+    finish is None until the last. Whoever stops reading cancels the request.
+    APIError if it is too long (400) or the engine is busy (503). Built in
+    chapter 8.
+    """
+    loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
+
+    def on_text(piece, finish):
+        loop.call_soon_threadsafe(pieces.put_nowait, (piece, finish))
+
+    try:
+        request = engine.submit(messages, params, on_text)
+    except Busy as error:
+        raise APIError(f"{error}: try again soon", 503, "server_error",
+                       code="busy") from None
+    except ValueError as error:
+        raise APIError(str(error), param="messages",
+                       code="context_length_exceeded") from None
+    try:
+        while True:
+            piece, finish = await pieces.get()
+            yield piece, finish, request
+            if finish:
+                return
+    finally:
+        if not request.finish:
+            engine.cancel(request)
+
+
+# ch08_inference/inference.ipynb [completion-shapes]
+def completion(engine, name, content, finish, number, request=None) -> dict:
+    """An answer, or a piece of one, in OpenAI's shape. Built in chapter 8.
+
+    name: "chat.completion" or "chat.completion.chunk"; number: its id.
+    """
+    key = "delta" if name.endswith("chunk") else "message"
+    choice = {"index": 0, key: content, "finish_reason": finish}
+    body = {"id": f"chatcmpl-{number}", "object": name,
+            "created": int(time.time()), "model": engine.name,
+            "choices": [choice]}
+    if request is not None:
+        asked, said = len(request.ids), len(request.new)
+        body["usage"] = {"prompt_tokens": asked, "completion_tokens": said,
+                         "total_tokens": asked + said}
+    return body
+
+
+# ch08_inference/inference.ipynb [app]
+def create_app(engine, page=None):
+    """A FastAPI application that serves an Engine over HTTP.
+
+    POST /v1/chat/completions (with server-sent events if "stream"), GET
+    /v1/models, GET /health, and at / the file `page`. Faults come in OpenAI's
+    shape. Bind it to 127.0.0.1: it asks nobody for a password. Built in
+    chapter 8.
+    """
+    import contextlib
+    import itertools
+
+    from fastapi import FastAPI, Request
+    from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+    from starlette.exceptions import HTTPException
+
+    @contextlib.asynccontextmanager
+    async def life(app):
+        engine.start()
+        yield
+        engine.close()
+
+    app = FastAPI(title="The model of the book", lifespan=life, docs_url=None,
+                  redoc_url=None, openapi_url=None)
+    numbers = itertools.count(1)
+
+    @app.exception_handler(APIError)
+    async def known(request, fault):
+        return JSONResponse(fault.body, fault.status)
+
+    @app.exception_handler(HTTPException)
+    async def unknown_address(request, fault):
+        return await known(request, APIError(str(fault.detail),
+                                             fault.status_code))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request, fault):
+        return await known(request, APIError("the server made a mistake", 500,
+                                             "server_error"))
+
+    @app.get("/health")
+    async def health():
+        return {"status": "ok", "running": len(engine.running),
+                "waiting": len(engine.waiting),
+                "free_blocks": len(engine.pool.free)}
+
+    @app.get("/v1/models")
+    async def models():
+        card = {"id": engine.name, "object": "model", "created": 0,
+                "owned_by": "you"}
+        return {"object": "list", "data": [card]}
+
+    @app.get("/")
+    async def home():
+        if page is None:
+            raise APIError("this server has no page", 404)
+        return FileResponse(page, media_type="text/html")
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request):
+        body = await read_json_body(request)
+        if _field(body, "model", (str,), engine.name) != engine.name:
+            raise APIError(f"there is no model {body['model']!r}: only "
+                           f"{engine.name!r}", 404, param="model",
+                           code="model_not_found")
+        events = answer_events(
+            engine, parse_messages(body),
+            parse_params(body, engine.tokenizer.vocab_size))
+        number = next(numbers)
+        first = await anext(events)              # faults before any headers
+        if _field(body, "stream", (bool,), False):
+            return StreamingResponse(
+                as_events(engine, events, first, number),
+                media_type="text/event-stream",
+                headers={"Cache-Control": "no-cache"})
+        return await as_whole(engine, events, first, number, request)
+
+    return app
+
+
+# ch08_inference/inference.ipynb [app-helpers]
+async def read_json_body(request, largest=1_000_000) -> dict:
+    """The JSON object in an HTTP request, or an APIError. Built in chapter 8.
+
+    largest: bytes at most.
+    """
+    data = b""
+    async for part in request.stream():
+        data += part
+        if len(data) > largest:
+            raise APIError(f"the request is larger than {largest} bytes", 413)
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        raise APIError("the request is not JSON") from None
+    if not isinstance(body, dict):
+        raise APIError("the request must be a JSON object")
+    return body
+
+
+async def as_events(engine, events, first, number):
+    """Server-sent events for the pieces of one answer. Built in chapter 8."""
+    def line(content, finish=None):
+        body = completion(engine, "chat.completion.chunk", content, finish,
+                          number)
+        return f"data: {json.dumps(body)}\n\n"
+
+    try:
+        yield line({"role": "assistant", "content": ""})
+        piece, finish, _ = first
+        while True:
+            if piece:
+                yield line({"content": piece})
+            if finish:
+                break
+            piece, finish, _ = await anext(events)
+        yield line({}, finish)
+        yield "data: [DONE]\n\n"
+    finally:
+        await events.aclose()
+
+
+async def as_whole(engine, events, first, number, request):
+    """One answer as JSON; a client that leaves cancels it.
+
+    Built in chapter 8.
+    """
+    from fastapi.responses import JSONResponse
+
+    said, (piece, finish, asked) = [], first
+    try:
+        while True:
+            said.append(piece)
+            if finish or await request.is_disconnected():
+                break
+            piece, finish, _ = await anext(events)
+    finally:
+        await events.aclose()
+    if finish == "error":
+        raise APIError("the answer could not be finished", 500, "server_error")
+    content = {"role": "assistant", "content": "".join(said).strip()}
+    return JSONResponse(completion(engine, "chat.completion", content, finish,
+                                   number, asked))
+
+
+# ch08_inference/inference.ipynb [terminal-chat]
+def chat_in_terminal(model, tokenizer, params=None, read=input,
+                     write=print) -> None:
+    """Ask the model questions until an empty line or end of input.
+
+    Each question stands for itself: the book's model was trained on single
+    questions. read(prompt) and write(text, end, flush) can be replaced.
+    Built in chapter 8.
+    """
+    params = params or SamplingParams(max_new_tokens=200)
+    while True:
+        try:
+            asked = read("you   > ").strip()
+        except (EOFError, KeyboardInterrupt):
+            asked = ""
+        if not asked:
+            return
+        write("model > ", end="", flush=True)
+        try:
+            for piece in stream(model, tokenizer,
+                                [{"role": "user", "content": asked}], params):
+                write(piece, end="", flush=True)
+        except (ValueError, KeyboardInterrupt) as error:
+            write(f"[{error}]", end="", flush=True)
+        write("", end="\n", flush=True)
+
+
+# ch08_inference/inference.ipynb [export-transformers]
+def export_transformers(model, tokenizer, folder):
+    """A chat model as a folder that transformers (and vLLM) can load.
+
+    As `to_transformers`, with the chat template, and with <|end|> and
+    <|endoftext|> as the ids that end an answer. Returns the folder. Built in
+    chapter 8.
+    """
+    folder, chat = to_transformers(model, tokenizer, folder), ChatFormat(
+        tokenizer)
+    settings = read_json(folder / "tokenizer_config.json")
+    write_json(folder / "tokenizer_config.json", {
+        **settings, "eos_token": "<|end|>", "pad_token": "<|endoftext|>",
+        "chat_template": chat.jinja})
+    write_json(folder / "generation_config.json", {
+        "bos_token_id": chat.pad, "pad_token_id": chat.pad,
+        "eos_token_id": [chat.end, chat.pad], "do_sample": False})
+    return folder
+
+
+# ch08_inference/inference.ipynb [gguf-settings]
+def gguf_settings(writer, config, tokenizer, layout) -> None:
+    """Write the table of settings and the vocabulary of a GGUF file.
+
+    writer: a gguf.GGUFWriter; layout: "gpt2", "llama" or "qwen3". Built in
+    chapter 8.
+    """
+    writer.add_context_length(config.context_length)
+    writer.add_embedding_length(config.d_model)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(config.d_ff)
+    writer.add_head_count(config.n_head)
+    writer.add_vocab_size(config.vocab_size)
+    if layout == "gpt2":
+        writer.add_layer_norm_eps(config.norm_eps)
+    else:
+        writer.add_head_count_kv(config.n_kv_head)
+        writer.add_key_length(config.d_head)
+        writer.add_value_length(config.d_head)
+        writer.add_rope_dimension_count(config.d_head)
+        writer.add_rope_freq_base(config.rope_theta)
+        writer.add_layer_norm_rms_eps(config.norm_eps)
+    whole = json.loads(tokenizer_json(tokenizer))
+    special = tokenizer.special_tokens
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*whole["model"]["vocab"], *special])
+    writer.add_token_types([1] * len(tokenizer.vocab) + [3] * len(special))
+    writer.add_token_merges([" ".join(m) for m in whole["model"]["merges"]])
+    writer.add_bos_token_id(tokenizer.end_of_text)
+    writer.add_eos_token_id(special.get("<|end|>", tokenizer.end_of_text))
+    writer.add_add_bos_token(False)
+    if "<|end|>" in special:
+        writer.add_chat_template(ChatFormat(tokenizer).jinja)
+
+
+# ch08_inference/inference.ipynb [gguf-export]
+def export_gguf(model, tokenizer, path):
+    """One GGUF file (float32) for llama.cpp. Returns its Path.
+
+    ValueError if llama.cpp has no architecture that computes this model, or
+    no pattern that cuts as this tokenizer does. Built in chapter 8.
+    """
+    import gguf
+    from safetensors.torch import load_file
+
+    digit = [t[-1:].isdigit() and u[:1].isdigit() for t, u in tokenizer.merges]
+    if tokenizer.pattern != GPT2_PATTERN and (
+            tokenizer.pattern != DIGIT_PATTERN or any(digit)):
+        raise ValueError("llama.cpp has no pattern that cuts text as this "
+                         "tokenizer does: train with one of the book's two")
+    path, config = Path(path), model.config
+    with tempfile.TemporaryDirectory() as folder:
+        to_transformers(model, tokenizer, folder)
+        layout = read_json(Path(folder) / "config.json")["model_type"]
+        state = load_file(Path(folder) / "model.safetensors")
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    names = gguf.get_tensor_name_map(kinds[layout], config.n_layer)
+    with atomic_file(path) as part:
+        writer = gguf.GGUFWriter(part, layout)
+        gguf_settings(writer, config, tokenizer, layout)
+        writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+        for name, tensor in state.items():
+            if layout == "gpt2" and ".h." in name and tensor.ndim == 2:
+                tensor = tensor.T                   # theirs is (in, out)
+            if layout == "llama" and name.endswith(("q_proj.weight",
+                                                    "k_proj.weight")):
+                tensor = tensor.view(-1, 2, config.d_head // 2,
+                                     config.d_model).transpose(1, 2)
+                tensor = tensor.reshape(-1, config.d_model)
+            writer.add_tensor(
+                names.get_name(name, try_suffixes=(".weight", ".bias")),
+                tensor.float().contiguous().numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return path
+
+
+# ch08_inference/inference.ipynb [report-code]
+def report_card(folder=None) -> dict:
+    """Put the figures of all chapters into artifacts/<preset>/report.json.
+
+    folder: the artifacts of a run (default: this one's). Reads
+    measured/*.json; seconds and peak memory come from measured/run.json,
+    which `make book` writes. Returns the card, a dict. FileNotFoundError
+    names the chapter whose figures are missing. Built in chapter 8.
+    """
+    import importlib.metadata
+    import platform
+
+    folder = Path(folder or artifact())
+    card = {"preset": folder.name, "seconds": None, "peak_memory_bytes": None}
+    run = folder / "measured" / "run.json"
+    if run.exists():
+        took = read_json(run)
+        card |= {k: took.get(k) for k in ("seconds", "peak_memory_bytes")}
+    card["hardware"] = {
+        "machine": platform.machine(), "system": platform.system(),
+        "cores": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name(0)
+        if torch.cuda.is_available() else "none"}
+    card["versions"] = {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name)
+        for name in ("torch", "numpy", "transformers", "tokenizers")}
+    for chapter in ("ch01", "ch02", "ch03", "ch04", "ch05", "ch06", "ch07",
+                    "ch08"):
+        measures = folder / "measured" / f"{chapter}.json"
+        if not measures.exists() and chapter not in ("ch03", "ch04"):
+            raise FileNotFoundError(
+                f"{measures} is missing: run `make {chapter}` first")
+        card |= read_json(measures) if measures.exists() else {}
+    write_json(folder / "report.json", card)
+    return card
+
+
+# ch08_inference/inference.ipynb [report-lines]
+REPORT_LINES = (
+    ("Data", (
+        ("main text from pages, F1", "data.extract_f1", ">=", 0.97),
+        ("near-duplicates found", "data.duplicates_recall", ">=", 0.95),
+        ("… of them true", "data.duplicates_precision", ">=", 0.95))),
+    ("Tokenizer", (
+        ("vocabulary", "tokenizer.vocab_size", None, None),
+        ("bytes per token", "tokenizer.bytes_per_token", None, None))),
+    ("Base model", (
+        ("parameters", "base.parameters", None, None),
+        ("loss, nats per token", "base.loss_nats", None, None),
+        ("the text's own floor", "base.floor_nats", None, None),
+        ("above the floor", "base.gap_nats", "<=", 0.15),
+        ("facts known", "base.facts", ">=", 0.95))),
+    ("Classifier", (
+        ("accuracy", "classify.accuracy", ">", "classify.bag_of_words"),
+        ("bag of words", "classify.bag_of_words", None, None))),
+    ("Instructions", (
+        ("exact answers", "instruct.exact", ">=", 0.80),
+        ("the weakest kind", "instruct.weakest", ">=", 0.50),
+        ("answers that end", "instruct.stopped", ">=", 0.95),
+        ("about held-out characters", "instruct.held_out_characters", None,
+         None),
+        ("harmful requests declined", "instruct.refusals", ">=", 0.95),
+        ("harmless ones declined", "instruct.over_refusals", "<=", 0.05))),
+    ("Preferences", (
+        ("accuracy before", "dpo.preference_accuracy_before", None, None),
+        ("accuracy", "dpo.preference_accuracy", ">=", 0.90),
+        ("score before", "dpo.score_before", None, None),
+        ("score", "dpo.score_after", ">", "dpo.score_before"),
+        ("exact answers", "dpo.exact_after", ">=", "dpo.exact_least"),
+        ("harmless ones declined", "dpo.over_refusals", "<=", 0.05))),
+    ("Inference", (
+        ("tokens a second", "inference.tokens_per_second", None, None),
+        ("… without a cache", "inference.tokens_per_second_no_cache", None,
+         None),
+        ("same tokens", "inference.cache_equals_no_cache", ">=", 1))),
+)
+
+
+def report_rows(card) -> list[tuple]:
+    """Rows (part, label, value, sign, bar, reached) of a report card.
+
+    sign and bar are None where nothing was asked; reached is then None too.
+    A figure that is missing has the value None. Built in chapter 8.
+    """
+    card, rows = dict(card), []
+    by_kind = card.get("instruct.by_kind")
+    card["instruct.weakest"] = min(by_kind.values()) if by_kind else None
+    if None not in (card.get("base.loss_nats"), card.get("base.floor_nats")):
+        card["base.gap_nats"] = card["base.loss_nats"] - card["base.floor_nats"]
+    if card.get("dpo.exact_before") is not None:
+        card["dpo.exact_least"] = card["dpo.exact_before"] - 0.02
+    tests = {">=": lambda v, b: v >= b, "<=": lambda v, b: v <= b,
+             ">": lambda v, b: v > b}
+    for part, lines in REPORT_LINES:
+        for label, key, sign, bar in lines:
+            value = card.get(key)
+            bar = card.get(bar) if isinstance(bar, str) else bar
+            known = sign and value is not None and bar is not None
+            reached = bool(tests[sign](value, bar)) if known else None
+            rows.append((part, label, value, sign, bar, reached))
+    return rows
+
+
+# ch08_inference/inference.ipynb [report-print]
+def report_number(value) -> str:
+    """A figure of the card as people write it. Built in chapter 8."""
+    if value is None:
+        return "missing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3f}"
+
+
+def print_report(path=None) -> None:
+    """Print a report card with its bars; what was missed is marked.
+
+    path: a report.json (default: this run's). Built in chapter 8.
+    """
+    card = read_json(path or artifact("report.json", made_by="ch08"))
+    seconds, memory = card.get("seconds"), card.get("peak_memory_bytes")
+    print(f"report card, preset {card['preset']}"
+          + (f", {seconds / 60:.1f} minutes" if seconds else "")
+          + (f", {memory / 2**30:.1f} GiB at most" if memory else ""))
+    before = None
+    for part, label, value, sign, bar, reached in report_rows(card):
+        wanted = f"{sign} {report_number(bar)}" if sign else ""
+        mark = {True: "", False: "MISSED", None: ""}[reached]
+        shown = part if part != before else ""
+        print(f"{shown:13}{label:28}{report_number(value):>12}  "
+              f"{wanted:12}{mark}".rstrip())
+        before = part
