@@ -1186,6 +1186,52 @@ def test_gguf_holds_every_number(changes, tokenizer, tmp_path):
     assert names[0] == "!" and names[-1] == "<|end|>" and len(names) == 261
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "changes", [{}, LLAMA, CLASSIC], ids=["qwen3", "llama", "gpt2"]
+)
+def test_llama_cpp_computes_the_same(changes, tmp_path):
+    """llama.cpp itself, where the package that holds it is installed."""
+    llama = pytest.importorskip("xllamacpp")
+    texts = ["Hob paid 12 pence for 125 pears, it's late\n\n 7  x"] * 3
+    tokenizer = BPETokenizer.train(texts, 300, pattern=DIGIT_PATTERN)
+    model = small_model(7, vocab_size=tokenizer.vocab_size, **changes)
+    chat, wish = ChatFormat(tokenizer), llama.CommonParams()
+    wish.model.path = str(export_gguf(model, tokenizer, tmp_path / "m.gguf"))
+    wish.n_ctx, wish.n_parallel, wish.cpuparams.n_threads = 96, 1, 1
+    server = llama.Server(wish)
+    # its server holds back half characters: let it write ASCII only
+    plain = torch.tensor(
+        [token.isascii() for token in tokenizer.token_bytes[:-5]] + 5 * [False]
+    )
+    forbid = [[i, -1000.0] for i in (~plain).nonzero()[:, 0].tolist()]
+    for text in texts[0], "12 125", "a \n b é🦦 it's":
+        ids = chat.encode(user(text), add_generation_prompt=True)
+        for prompt in ids, tokenizer.decode(ids):  # our ids, and its own
+            choice = server.handle_completions(
+                {
+                    "prompt": prompt,
+                    "n_predict": 12,
+                    "temperature": 0.0,
+                    "top_k": 1,
+                    "n_probs": 5,
+                    "logit_bias": forbid,
+                }
+            )["choices"][0]
+            seen = list(ids)
+            for step in choice["logprobs"]["content"]:
+                with torch.no_grad():
+                    z = model(torch.tensor([seen]))[0][0, -1]
+                best = z.masked_fill(~plain, -math.inf).max()
+                assert best - z[step["id"]] < 0.05
+                chances = z.log_softmax(-1)
+                for each in step["top_logprobs"]:
+                    ours = float(chances[each["id"]])
+                    assert ours == pytest.approx(each["logprob"], abs=0.05)
+                seen.append(step["id"])
+            assert len(seen) == len(ids) + 12
+
+
 def test_what_gguf_cannot_hold(tokenizer, tmp_path):
     for changes in {"activation": "relu2"}, {"norm_position": "post"}:
         with pytest.raises(ValueError, match="no layout"):
