@@ -2605,7 +2605,10 @@ class FeedForward(nn.Module):
 
 # ch04_model/model.ipynb [ch04-make-norm]
 def make_norm(config, width=None):
-    """The norm that `config` asks for, over `width` (default d_model)."""
+    """The norm that `config` asks for, over `width` (default d_model).
+
+    Built in chapter 4.
+    """
     width = config.d_model if width is None else width
     if config.norm == "layernorm":
         return LayerNorm(width, config.norm_eps, config.bias)
