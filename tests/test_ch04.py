@@ -102,6 +102,29 @@ def test_other_bends():
             layer(x), layer.down_proj(bend(layer.up_proj(x))))
 
 
+@pytest.mark.parametrize("where", ["pre", "post"])
+def test_block_is_torchs_in_either_form(where):
+    """nn.TransformerEncoderLayer, under a causal mask, is the same block."""
+    config = classic(activation="gelu", norm_position=where, position="none")
+    ours, C = randomise(lu.Block(config)), config.d_model
+    theirs = nn.TransformerEncoderLayer(
+        C, config.n_head, config.d_ff, 0.0, "gelu", config.norm_eps,
+        batch_first=True, norm_first=where == "pre")
+    state, names = ours.state_dict(), {
+        "attention.o_proj": "self_attn.out_proj",
+        "attention_norm": "norm1", "feed_forward_norm": "norm2",
+        "feed_forward.up_proj": "linear1", "feed_forward.down_proj": "linear2"}
+    twin = {f"{b}.{kind}": state[f"{a}.{kind}"]
+            for a, b in names.items() for kind in ("weight", "bias")}
+    for kind in ("weight", "bias"):
+        twin[f"self_attn.in_proj_{kind}"] = torch.cat(
+            [state[f"attention.{p}_proj.{kind}"] for p in "qkv"])
+    theirs.load_state_dict(twin)
+    x = torch.randn(2, 9, C)
+    torch.testing.assert_close(
+        ours(x), theirs(x, src_mask=~lu.causal_mask(9)), rtol=1e-4, atol=1e-4)
+
+
 # --- promises -----------------------------------------------------------------
 
 
