@@ -60,10 +60,10 @@ def tell_story(chance: Chance) -> list[Fact]:
 
 #: genre -> (its share of the documents, the function that writes one).
 GENRES: dict[str, tuple[float, Callable[[Chance], list[Fact]]]] = {
-    "story": (26.0, tell_story),
-    "almanac": (9.0, almanac),
-    "quiz": (6.0, quiz),
-    "entry": (12.0, entry),
+    "story": (23.0, tell_story),
+    "almanac": (11.0, almanac),
+    "quiz": (7.0, quiz),
+    "entry": (11.0, entry),
     "letter": (7.0, letter),
     "diary": (5.0, diary),
     "notice": (6.0, notice),
@@ -75,11 +75,11 @@ GENRES: dict[str, tuple[float, Callable[[Chance], list[Fact]]]] = {
     "timetable": (1.2, timetable),
     "prices": (2.0, prices),
     "birthdays": (2.0, birthdays),
-    "lists": (2.5, lists),
+    "lists": (4.0, lists),
     "sums": (2.5, sums),
     "grammar": (2.5, grammar),
     "verb_table": (0.8, verb_table),
-    "dialect": (3.5, dialect),
+    "dialect": (5.0, dialect),
 }
 _NAMES = tuple(GENRES)
 _WEIGHTS = tuple(weight for weight, _ in GENRES.values())

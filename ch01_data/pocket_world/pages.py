@@ -45,6 +45,8 @@ from pocket_world.words import (
     article,
     capital,
     clock,
+    counting_steps,
+    sorting_steps,
     worked_addition,
     worked_subtraction,
 )
@@ -64,8 +66,19 @@ _FACT_GROUPS = tuple(
 )
 
 
+# Who is whose friend, brother or mother is harder to learn than the rest: the answer
+# is a name, and both names stand in each other's facts. So is a day of the year.
+_HARD = {"friend": 3.0, "birthday": 2.0} | dict.fromkeys(
+    ("mother", "father", "sister", "brother", "husband", "wife"), 1.5
+)
+_FACT_WEIGHTS = tuple(
+    tuple(_HARD.get(f.relation, 1.0) for f in group) for group in _FACT_GROUPS
+)
+
+
 def _any_fact(chance, said: Callable[[Fact], str] | None = None) -> Fact:
-    return chance.pick(chance.pick(_FACT_GROUPS, (0.56, 0.44)), said=said)
+    group = chance.pick((0, 1), (0.62, 0.38))
+    return chance.pick(_FACT_GROUPS[group], _FACT_WEIGHTS[group], said=said)
 
 
 # -- facts, plainly ----------------------------------------------------------
@@ -371,7 +384,7 @@ def prices(chance) -> list[Fact]:
 
 def lists(chance) -> list[Fact]:
     """A shopping list with its total, things in order, or things counted."""
-    return chance.pick((_shopping, _in_order, _counted), (0.5, 0.25, 0.25))(
+    return chance.pick((_shopping, _in_order, _counted), (0.3, 0.35, 0.35))(
         chance
     )
 
@@ -408,9 +421,13 @@ def _shopping(chance) -> list[Fact]:
 
 
 def _in_order(chance) -> list[Fact]:
-    """Names or things, first as they come, then by the alphabet."""
+    """Names or things, first as they come, then by the alphabet.
+
+    Where all begin with different letters, the letters may be sorted first.
+    """
     names = chance.flip(0.5)
-    pool = list(_WHO if names else _GOODS_NAMES)
+    whole = _WHO if names else _GOODS_NAMES
+    pool = list(whole)
     heads = (
         (
             "In order of the alphabet.\n",
@@ -424,6 +441,9 @@ def _in_order(chance) -> list[Fact]:
         )
     )
     chance.say(*heads)
+    slowly = chance.flip(0.6)
+    if slowly:
+        chance.write("By the first letters.\n")
     rounds = 0
     while True:
         drawn = []
@@ -431,11 +451,17 @@ def _in_order(chance) -> list[Fact]:
             item = chance.pick(pool, said=lambda x: x)
             pool.remove(item)
             drawn.append(item)
+            if slowly:  # each letter once
+                pool = [x for x in pool if x[0] != item[0]]
             chance.write(item)
             if len(drawn) == 6 or (len(drawn) > 2 and not chance.flip(0.65)):
                 break
             chance.write(", ")
-        chance.write(f": {', '.join(sorted(drawn))}.")
+        if slowly:
+            chance.write(f": {sorting_steps(drawn)}")
+            pool = list(whole)
+        else:
+            chance.write(f": {', '.join(sorted(drawn))}.")
         rounds += 1
         if rounds == 4 or (rounds > 1 and not chance.flip(0.5)):
             return []
@@ -446,10 +472,12 @@ _GOODS_NAMES = tuple(t.name for t in (*GOODS, *FOODS) if " of " not in t.name)
 
 
 def _counted(chance) -> list[Fact]:
-    """A row of words and how often each stands in it."""
-    chance.say(
-        "Count them.\n", "How many of each?\n", "From the counting class.\n"
-    )
+    """A row of words; then again with a running count of one or of each."""
+    each = chance.flip(0.5)
+    if each:
+        chance.say("Count them.\n", "How many of each?\n")
+    else:
+        chance.say("Count the first.\n", "From the counting class.\n")
     rounds = 0
     while True:
         first = chance.pick(_COUNT_WORDS, said=lambda w: w)
@@ -470,8 +498,11 @@ def _counted(chance) -> list[Fact]:
             n = len(row)
             if n == 9 or (n > 3 and not chance.flip(0.75)):
                 break
-        chance.write(f". In all: {first} {row.count(first)}")
-        chance.write(f", {second} {row.count(second)}." if second else ".")
+        chance.write(f". {counting_steps(row, {first, second} if each else {first})}.")
+        chance.write(f" In all: {first} {row.count(first)}")
+        chance.write(
+            f", {second} {row.count(second)}." if second and each else "."
+        )
         rounds += 1
         if rounds == 4 or (rounds > 1 and not chance.flip(0.6)):
             return []

@@ -64,7 +64,9 @@ from .words import (
     VERBS,
     WEEKDAYS,
     capital,
+    counting_steps,
     join_list,
+    sorting_steps,
     worked_addition,
     worked_subtraction,
 )
@@ -658,7 +660,7 @@ def _said(answer: str, aliases: Sequence[str]) -> tuple[str, list[str]]:
 
 def _reading(d: _Draw) -> dict:
     """A question on a short text that holds the answer."""
-    if d.flip(0.55):
+    if d.flip(0.4):
         text, info = _story(d)
         q = d.pick(info.questions)
         plain, forms = _said(q.answer, q.aliases)
@@ -940,9 +942,7 @@ def _sorting(d: _Draw) -> dict:
                 f"From A to Z, please: {listed}.",
             )
         )
-        letters = ", ".join(w[0].lower() for w in items)
-        steps = ", ".join(w[0].lower() for w in right)
-        plain = f"Letters: {letters}. In order: {steps}. So {', '.join(right)}."
+        plain = sorting_steps(items)
     return dict(prompt=prompt, plain=plain, rule={"is": "order", "items": right})
 
 
@@ -967,7 +967,7 @@ def _counting(d: _Draw) -> dict:
     )
     if d.mode == "character" and owner not in prompt:
         raise _Again
-    steps = ", ".join(f"{one} {i}" for i in range(1, n + 1))
+    steps = counting_steps(items, {one})
     verb = "is" if n == 1 else "are"
     return dict(
         prompt=prompt,
@@ -1482,23 +1482,23 @@ def _refused(prompt: str, reason: str, who: str, complies: str) -> dict:
 
 #: kind -> (weight in the mixture, how one is made).
 KINDS: dict[str, tuple[float, Callable[[_Draw], dict]]] = {
-    "fact": (6.0, _one_fact),
+    "fact": (5.0, _one_fact),
     "two_facts": (8.0, _two_facts),
-    "compare": (6.0, _compare),
-    "reading": (7.0, _reading),
+    "compare": (8.0, _compare),
+    "reading": (9.0, _reading),
     "tracking": (7.0, _tracking),
     "unknown": (7.0, _unknown),
     "addition": (7.0, lambda d: _sum(d, "+")),
     "subtraction": (7.0, lambda d: _sum(d, "-")),
     "sorting": (8.0, _sorting),
-    "counting": (5.0, _counting),
-    "past_tense": (4.0, _past),
-    "continue_story": (4.0, _continue),
-    "json": (5.0, _as_json),
+    "counting": (6.0, _counting),
+    "past_tense": (3.0, _past),
+    "continue_story": (3.0, _continue),
+    "json": (8.0, _as_json),
     "summary": (5.0, _summary),
     "to_dialect": (7.0, _to_dialect),
-    "from_dialect": (6.0, _from_dialect),
-    "decline": (8.0, _decline),
+    "from_dialect": (7.0, _from_dialect),
+    "decline": (7.0, _decline),
 }
 
 _MANNERS = ("plain", "curt", "rambling", "rude")

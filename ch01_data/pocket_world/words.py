@@ -6,6 +6,7 @@ Nothing here draws anything; it is what every genre needs to write correctly.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -314,3 +315,31 @@ VERBS: tuple[Verb, ...] = _verbs(
 )
 VERB: dict[str, Verb] = {verb.base: verb for verb in VERBS}
 PAST_TO_BASE: dict[str, str] = {verb.past: verb.base for verb in VERBS}
+
+
+def sorting_steps(words: Sequence[str]) -> str:
+    """Words with different first letters put in order, as the school does it.
+
+    >>> sorting_steps(["kettle", "spoon", "bread"])
+    'Letters: k, s, b. In order: b, k, s. So bread, kettle, spoon.'
+    """
+    right = sorted(words, key=str.casefold)
+    letters = ", ".join(w[0].lower() for w in words)
+    ordered = ", ".join(w[0].lower() for w in right)
+    return f"Letters: {letters}. In order: {ordered}. So {', '.join(right)}."
+
+
+def counting_steps(row: Sequence[str], counted: Iterable[str]) -> str:
+    """The row once more, with a running number behind each word to be counted.
+
+    >>> counting_steps(["egg", "pear", "egg"], {"egg"})
+    'egg 1, pear, egg 2'
+    """
+    seen = dict.fromkeys(counted, 0)
+    said = []
+    for word in row:
+        if word in seen:
+            seen[word] += 1
+            word = f"{word} {seen[word]}"
+        said.append(word)
+    return ", ".join(said)
