@@ -70,6 +70,26 @@ def test_training_starts_at_log_2_and_puts_the_pairs_in_order(model, pairs):  # 
     assert (ratio[:, 0] > ratio[:, 1]).all()
 
 
+def test_the_chosen_answers_own_loss_counts_per_token(model, pairs, monkeypatch):  # noqa: F811
+    values = {}
+
+    def once(model, data, config, collate, loss):
+        rows = list(range(len(data)))
+        ids, mask = collate([data[i] for i in rows], data.pad)
+        values[weight] = loss(model, rows, ids, mask).item()
+
+    monkeypatch.setattr(lu, "finetune", once)
+    for weight in (0.0, 0.7):
+        lu.train_dpo(model, pairs, STEPS, chosen_weight=weight)
+    per_token = [
+        lu.sequence_logprob(model, ids[None], mask[None]).item() / mask.sum().item()
+        for ids, mask, _, _ in pairs.examples
+    ]
+    added = -0.7 * sum(per_token) / len(per_token)
+    assert values[0.0] == pytest.approx(math.log(2), abs=1e-4)
+    assert values[0.7] - values[0.0] == pytest.approx(added, rel=1e-4)
+
+
 def test_a_row_that_lacks_a_text_is_named(tokenizer):  # noqa: F811
     chat = lu.ChatFormat(tokenizer)
     with pytest.raises(ValueError, match="row 1"):
