@@ -3388,8 +3388,9 @@ def evaluate(model, data, max_documents=0, context=None,
     gap (loss − floor, or None), tokens, documents. Every scored token sees
     its document from the start, where that fits the context (see
     `document_nats`). The bytes of a part of a split are counted from the
-    whole split's bytes per token. Raises ValueError if the tokenizer of
-    the data has another vocabulary than the model. Built in chapter 5.
+    whole split's bytes per token. Raises ValueError if the split is empty,
+    or its tokenizer has another vocabulary than the model. Built in
+    chapter 5.
     """
     _same_vocabulary_as_data(model, data)
     every = len(data.starts)
@@ -3508,16 +3509,19 @@ class TrainConfig:
     """Everything that decides a training run, the model and data apart.
 
     steps: updates of the weights. batch_size: rows of `context` tokens in
-    one update, over all devices; accumulation: pieces it is cut into, to
-    save memory. context: T (None: the model's). optimizer: "muon" (Muon for
+    one update, over all devices; accumulation: pieces that each device cuts
+    its share into, to save memory. context: T (None: the model's). optimizer: "muon" (Muon for
     the matrices, AdamW for the rest) or "adamw". learning_rate: AdamW's
     peak; muon_learning_rate: Muon's. schedule: "wsd" (flat, then linear to
     final_rate × peak over the last share `cooldown` of the steps),
-    "cosine" or "constant", after warmup_steps. clip_norm: largest length of
+    "cosine" or "constant", after warmup_steps. betas, weight_decay: AdamW's
+    (decay for Muon too); momentum: Muon's. clip_norm: largest length of
     the gradient (0: no clipping). precision: "auto", "float32" or
     "bfloat16". windows: "documents" (rows of whole documents) or "stream".
     eval_every, checkpoint_every: in steps, 0 for never; eval_documents: how
-    many (0: all). milestones: steps whose checkpoint is kept for ever.
+    many (0: all); log_every: steps a line of the log. keep_checkpoints: of
+    the latest; milestones: steps whose checkpoint is kept for ever. seed:
+    of the batches' order; compile: through torch.compile.
     max_minutes: stop cleanly, with a checkpoint, after so long.
     Raises ValueError on values without sense. Built in chapter 5.
     """
@@ -4180,7 +4184,7 @@ def generate(model, ids, max_new_tokens, temperature=0.0, top_k=None,
 
     Returns prompt and continuation, of the same number of dimensions.
     stop: ids that end a row; the id itself is kept, and a row that ended
-    is filled with it until all have. It ends early where the model's
+    is filled with the first of `stop` until all have. It ends early where the model's
     context is full. The rest as in `sample`; use_cache=False computes all
     anew for every token. Raises ValueError on an empty prompt or one
     longer than the context. Built in chapter 5.
@@ -4887,7 +4891,8 @@ def dpo_loss(policy_chosen, policy_rejected, reference_chosen,
 
 
 # ch07_dpo/dpo.ipynb [ch07-train-dpo]
-def train_dpo(model, data, config, beta=0.1, reference=None, **options):
+def train_dpo(model, data, config, beta=0.1, reference=None,
+              chosen_weight=0.0, **options):
     """Train `model` on preference pairs, against what it is at the start.
 
     Args:
@@ -4897,10 +4902,12 @@ def train_dpo(model, data, config, beta=0.1, reference=None, **options):
         beta: see `dpo_loss`, as are the `options`.
         reference: `(N, 2)` log-probabilities of the reference in nats
             (default: those of `model` now).
+        chosen_weight: weight of the chosen answer's own loss, in nats per
+            token, beside DPO's. Source: Pang et al. 2024, equation 1.
 
-    Returns a list with one dict a step: loss, accuracy and margin of the
-    implicit rewards, and the mean log-ratios to the reference of chosen and
-    rejected answers, in nats. Built in chapter 7.
+    Returns a list with one dict a step: DPO's loss, accuracy and margin of
+    the implicit rewards, and the mean log-ratios to the reference of chosen
+    and rejected answers, in nats. Built in chapter 7.
     """
     reference = pair_logprobs(model, data) if reference is None else reference
     history = []
@@ -4915,6 +4922,9 @@ def train_dpo(model, data, config, beta=0.1, reference=None, **options):
             "accuracy": (good > bad).float().mean().item(),
             "chosen": good.mean().item() / beta,
             "rejected": bad.mean().item() / beta})
+        if chosen_weight:
+            tokens = mask[:len(rows)].sum(1)
+            value = value - chosen_weight * (chosen / tokens).mean()
         return value
 
     finetune(model, data, config, collate_pairs, loss)
@@ -5335,7 +5345,9 @@ class GenerationRequest:
 
     ids: the prompt; params: SamplingParams; on_text(piece, finish) is called
     from the engine's thread with each piece of text; finish is None until
-    the last call, then "stop", "length", "cancelled" or "error".
+    the last call, then "stop", "length", "cancelled" or "error". text: the
+    stream that turns ids into text; room: the most new ids that fit; new:
+    the ids so far; blocks: of the cache; dice: the generator of its seed.
     """
 
     ids: list[int]
@@ -5504,7 +5516,8 @@ class Engine(EngineCore):
     def submit(self, messages, params=None, on_text=None):
         """Queue a conversation; returns its GenerationRequest.
 
-        ValueError if it is too long; Busy if too many wait.
+        ValueError if it is too long; Busy if too many wait or the engine is
+        closed.
         """
         request = self.request(messages, params, on_text)
         with self._changed:
@@ -5652,7 +5665,8 @@ class QuantizedLinear(torch.nn.Module):
 
     weight: (out, in), rounded in groups of `group` along each row, a scale of
     16 bits each. It is unpacked for every use: less memory, not less work.
-    Built in chapter 8.
+    ValueError on other bits, or rows that do not fall into groups. Built in
+    chapter 8.
     """
 
     def __init__(self, weight, bias=None, bits=8, group=32):
@@ -6152,7 +6166,8 @@ def report_card(folder=None) -> dict:
     folder: the artifacts of a run (default: this one's). Reads
     measured/*.json; seconds and peak memory come from measured/run.json,
     which `make book` writes. Returns the card, a dict. FileNotFoundError
-    names the chapter whose figures are missing. Built in chapter 8.
+    names the chapter whose figures are missing (3 and 4 may be). Built in
+    chapter 8.
     """
     import importlib.metadata
     import platform
