@@ -531,7 +531,7 @@ def test_killed_at_any_time_it_goes_on_to_the_bit(tokenizer, shards, tmp_path):
     subprocess.run(calm, env=environment(), check=True, capture_output=True)
     out = tmp_path / "killed"
     command = script(tokenizer, shards, out, before=[sys.executable])
-    for kill, after in enumerate((2, 9, 17)):
+    for after in (2, 9, 17):
         run = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
         log = out / "run" / "log.jsonl"
         give_up = time.time() + 120

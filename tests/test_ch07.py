@@ -43,22 +43,22 @@ def test_the_mask_is_the_answer_and_its_end(pairs, tokenizer):  # noqa: F811
 
 def test_dpo_loss_is_its_formula():
     g = torch.Generator().manual_seed(0)
-    w, l, rw, rl = (torch.randn(5, generator=g) * 4 for _ in range(4))
-    margin = (w - rw) - (l - rl)
+    win, lose, rw, rl = (torch.randn(5, generator=g) * 4 for _ in range(4))
+    margin = (win - rw) - (lose - rl)
     sigmoid = -torch.log(1 / (1 + torch.exp(-0.3 * margin)))
     other = -torch.log(1 / (1 + torch.exp(0.3 * margin)))
-    loss, good, bad = lu.dpo_loss(w, l, rw, rl, 0.3)
+    loss, good, bad = lu.dpo_loss(win, lose, rw, rl, 0.3)
     assert torch.allclose(loss, sigmoid.mean(), atol=1e-6)
     assert torch.allclose(good - bad, 0.3 * margin, atol=1e-6)
-    smooth = lu.dpo_loss(w, l, rw, rl, 0.3, label_smoothing=0.2)[0]
+    smooth = lu.dpo_loss(win, lose, rw, rl, 0.3, label_smoothing=0.2)[0]
     assert torch.allclose(smooth, (0.8 * sigmoid + 0.2 * other).mean(), atol=1e-6)
-    ipo = lu.dpo_loss(w, l, rw, rl, 0.3, kind="ipo")[0]
+    ipo = lu.dpo_loss(win, lose, rw, rl, 0.3, kind="ipo")[0]
     assert torch.allclose(ipo, ((margin - 1 / 0.6) ** 2).mean(), atol=1e-5)
-    hinge = lu.dpo_loss(w, l, rw, rl, 0.3, kind="hinge")[0]
+    hinge = lu.dpo_loss(win, lose, rw, rl, 0.3, kind="hinge")[0]
     assert torch.allclose(hinge, (1 - 0.3 * margin).clamp_min(0).mean(), atol=1e-6)
     for bad_arguments in ({"kind": "cosine"}, {"beta": 0.0}):
         with pytest.raises(ValueError):
-            lu.dpo_loss(w, l, rw, rl, **bad_arguments)
+            lu.dpo_loss(win, lose, rw, rl, **bad_arguments)
 
 
 def test_training_starts_at_log_2_and_puts_the_pairs_in_order(model, pairs):  # noqa: F811

@@ -15,18 +15,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _uniform(n: int) -> tuple[float, ...]:
     return (1.0 / n,) * n
 
 
-@lru_cache(maxsize=None)
+@cache
 def _zipf(n: int) -> tuple[float, ...]:
     """Shares proportional to 1, 1/2, 1/3, …: the first wording is the usual one."""
     total = sum(1.0 / rank for rank in range(1, n + 1))
@@ -81,12 +81,12 @@ class Chance:
         """
         n = len(options)
         if weights is None:
-            shares = _uniform(n)
-            index = int(self._draw() * n)
+            index, share = int(self._draw() * n), 1.0 / n
         else:
             shares = _shares(weights)
             index = self._spin(shares)
-        self.nats -= math.log(shares[index])
+            share = shares[index]
+        self.nats -= math.log(share)
         return options[index]
 
     def flip(self, p: float) -> bool:
