@@ -3510,9 +3510,10 @@ class TrainConfig:
 
     steps: updates of the weights. batch_size: rows of `context` tokens in
     one update, over all devices; accumulation: pieces that each device cuts
-    its share into, to save memory. context: T (None: the model's). optimizer: "muon" (Muon for
-    the matrices, AdamW for the rest) or "adamw". learning_rate: AdamW's
-    peak; muon_learning_rate: Muon's. schedule: "wsd" (flat, then linear to
+    its share into, to save memory. context: T (None: the model's).
+    optimizer: "muon" (Muon for the matrices, AdamW for the rest) or
+    "adamw". learning_rate: AdamW's peak; muon_learning_rate: Muon's.
+    schedule: "wsd" (flat, then linear to
     final_rate × peak over the last share `cooldown` of the steps),
     "cosine" or "constant", after warmup_steps. betas, weight_decay: AdamW's
     (decay for Muon too); momentum: Muon's. clip_norm: largest length of
@@ -4184,9 +4185,9 @@ def generate(model, ids, max_new_tokens, temperature=0.0, top_k=None,
 
     Returns prompt and continuation, of the same number of dimensions.
     stop: ids that end a row; the id itself is kept, and a row that ended
-    is filled with the first of `stop` until all have. It ends early where the model's
-    context is full. The rest as in `sample`; use_cache=False computes all
-    anew for every token. Raises ValueError on an empty prompt or one
+    is filled with the first of `stop` until all have. It ends early where
+    the model's context is full. The rest as in `sample`; use_cache=False
+    computes all anew for every token. Raises ValueError on an empty prompt or one
     longer than the context. Built in chapter 5.
     """
     batch = ids[None] if ids.ndim == 1 else ids

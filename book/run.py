@@ -65,6 +65,9 @@ def kernel_environment(preset: str) -> dict[str, str]:
     path = [str(ROOT), str(ROOT / "ch01_data"), os.environ.get("PYTHONPATH")]
     return {
         "OMP_NUM_THREADS": str(cores),
+        # A thread that waits for the others should soon go to sleep: where
+        # another program wants the core, spinning doubles the time.
+        "GOMP_SPINCOUNT": "1000",
         # glibc gives large blocks back after every step of training and asks
         # for them again, which costs a sixth of the time: it may keep 2 GiB.
         "MALLOC_MMAP_MAX_": "0",
