@@ -4187,8 +4187,8 @@ def generate(model, ids, max_new_tokens, temperature=0.0, top_k=None,
     stop: ids that end a row; the id itself is kept, and a row that ended
     is filled with the first of `stop` until all have. It ends early where
     the model's context is full. The rest as in `sample`; use_cache=False
-    computes all anew for every token. Raises ValueError on an empty prompt or one
-    longer than the context. Built in chapter 5.
+    computes all anew for every token. Raises ValueError on an empty prompt
+    or one longer than the context. Built in chapter 5.
     """
     batch = ids[None] if ids.ndim == 1 else ids
     if not batch.shape[1]:
