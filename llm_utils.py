@@ -4139,7 +4139,7 @@ RECIPES = {
         steps=200, batch_size=16, context=128, warmup_steps=20,
         learning_rate=5e-3, muon_learning_rate=0.03, cooldown=0.6),
     "pocket": TrainConfig(
-        steps=2000, batch_size=16, context=256, warmup_steps=20,
+        steps=1700, batch_size=16, context=256, warmup_steps=20,
         learning_rate=3e-3, muon_learning_rate=0.02, cooldown=0.6),
     "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
         steps=2400, batch_size=512, accumulation=16, context=1024,
@@ -4938,11 +4938,13 @@ def policy_kl(policy, reference, tokenizer, prompts, max_new_tokens=96, seed=0):
     """KL(policy ‖ reference) in nats per answer, from one sample a prompt.
 
     Returns `(mean, standard_error)`. Answers that do not end within
-    max_new_tokens count as far as they go. Built in chapter 7.
+    max_new_tokens count as far as they go; prompts that fill the context
+    are left out. Built in chapter 7.
     """
     chat = ChatFormat(tokenizer)
     asked = [chat.encode([{"role": "user", "content": p}], True)
              for p in prompts]
+    asked = [ids for ids in asked if len(ids) < policy.config.context_length]
     said = generate_batch(
         policy, asked, max_new_tokens, (chat.end, chat.pad), temperature=1.0,
         generator=torch.Generator().manual_seed(seed))

@@ -2,15 +2,18 @@
 
 A chapter is run again when one of these has changed: its own code; the code
 of the exports it imports, and of what those use in turn; the artifacts it
-reads; Pocket World, if it uses it; the preset; the versions of the packages
-it imports. Prose, comments and docstrings change none of them, nor does an
-export that the chapter does not use.
+reads; Pocket World, if it uses it; the preset, and the other LLM_… variables
+that the code names; the versions of the packages it imports. Prose, comments
+and docstrings change none of them, nor does an export that the chapter does
+not use.
 """
 
 import ast
 import hashlib
 import importlib.metadata
+import os
 import platform
+import re
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -69,10 +72,11 @@ def normal(source: str) -> str:
 
 @dataclass
 class Uses:
-    """What a piece of code names: our exports, other packages."""
+    """What a piece of code names: our exports, other packages, variables."""
 
     exports: set[str] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
+    variables: set[str] = field(default_factory=set)
 
     def add(self, tree: ast.AST) -> None:
         for node in ast.walk(tree):
@@ -84,6 +88,9 @@ class Uses:
                 self.packages.add(node.module.split(".")[0])
                 if node.module == "llm_utils":
                     self.exports |= {a.name for a in node.names}
+            elif isinstance(node, ast.Constant):
+                if re.fullmatch("LLM_[A-Z_]+", str(node.value)):
+                    self.variables.add(node.value)
 
 
 class Exports:
@@ -193,6 +200,11 @@ def key(chapter: Chapter, preset: str, exports: Exports) -> dict:
     parts |= {
         f"the version of {name}": version
         for name, version in versions(uses.packages).items()
+    }
+    parts |= {
+        f"the variable {name}": os.environ[name]
+        for name in sorted(uses.variables - {"LLM_PRESET"})
+        if name in os.environ
     }
     if "pocket_world" in uses.packages:
         parts["Pocket World"] = digest(

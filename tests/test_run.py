@@ -124,6 +124,14 @@ def test_pocket_world_runs_those_who_use_it(book):
     assert "ch03 Attention: nothing changed" in done.stdout
 
 
+def test_a_variable_runs_those_who_name_it(book, monkeypatch):
+    book.write(DATA, [*FIRST, 'print(os.environ.get("LLM_CORPUS"))'])
+    assert book.tool("run").returncode == 0
+    assert book.would_run() == []
+    monkeypatch.setenv("LLM_CORPUS", "letters.txt")
+    assert book.would_run() == ["ch01"]
+
+
 def test_a_failing_cell_is_shown_and_nothing_is_lost(book):
     before = copied(book, DATA)
     book.edit(DATA, "print(1 + 1)", "print(1 / 0)")

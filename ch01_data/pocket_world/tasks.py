@@ -19,8 +19,8 @@ question and a character, never asked together elsewhere ("pair"); and the last
 wording of every kind and of every question ("wording"). All other prompts belong
 to a split by a checksum, so no prompt is in two splits.
 
-The weights in KINDS give more examples to what is hard to learn. Sums, sorting and
-translation need several times as many as "What does Hob work as?", which the
+The weights in KINDS give more examples to what is hard to learn. Reading, comparing
+and JSON need several times as many as "What does Hob work as?", which the
 pretrained model knows and only has to be asked.
 """
 
@@ -358,8 +358,10 @@ def _compare(d: _Draw) -> dict:
         value = {n: THING[n].price for n in pool}
         orders = (
             ("Which costs most: {}?", "Which of these is dearest: {}?",
+             "For which do you pay most: {}?", "{}: which is the dearest?",
              "What has the highest price: {}?"),
             ("Which costs least: {}?", "Which of these is cheapest: {}?",
+             "For which do you pay least: {}?", "{}: which is the cheapest?",
              "What has the lowest price: {}?"),
         )  # fmt: skip
         ends = ("costs most", "is dearest"), ("costs least", "is cheapest")
@@ -368,8 +370,10 @@ def _compare(d: _Draw) -> dict:
         value = {n: PLACE[n].opens for n in pool}
         orders = (
             ("Which opens last: {}?", "Which of these is the last to open: {}?",
+             "Which is the latest to open: {}?",
              "Which has the latest opening: {}?"),
             ("Which opens first: {}?", "Which of these is the first to open: {}?",
+             "Which is the earliest to open: {}?",
              "Which has the earliest opening: {}?"),
         )  # fmt: skip
         ends = ("opens last", "is last"), ("opens first", "is first")
@@ -622,6 +626,8 @@ _READ = (
     "Read the {k} and answer.\n{t}\n{q}",
     "{t}\n{q}",
     "Here is a {k}: {t}\n{q}",
+    "{t}\nAnswer this from the {k}. {q}",
+    "Look into the {k}: {t}\n{q}",
     "Answer from the {k}.\n{t}\nQuestion: {q}",
 )
 
@@ -815,6 +821,8 @@ def _tracking(d: _Draw) -> dict:
             f"{story}\nWho has the {asked} now?",
             f"Follow the things.\n{story}\nWho has the {asked} at the end?",
             f"Who has the {asked} in the end?\n{story}",
+            f"Who holds the {asked} when all is done?\n{story}",
+            f"{story}\nWith whom is the {asked} now?",
             f"{story}\nIn whose hands is the {asked} now?",
         )
     )
@@ -857,10 +865,14 @@ def _sum(d: _Draw, sign: str) -> dict:
     if d.flip(0.6):
         orders = (
             (f"What is {a} + {b}?", f"Add {a} and {b}.", f"{a} + {b}",
-             f"Work out {a} + {b}.", f"How much is {a} and {b} together?")
+             f"{a} plus {b}, please.", f"What do {a} and {b} come to?",
+             f"How much is {a} + {b}?", f"Work out {a} + {b}.",
+             f"How much is {a} and {b} together?")
             if adding
             else (f"What is {a} - {b}?", f"Take {b} from {a}.", f"{a} - {b}",
-                  f"Work out {a} - {b}.", f"How much is {a} less {b}?")
+                  f"{a} minus {b}, please.", f"What is left of {a} without {b}?",
+             f"How much is {a} - {b}?",
+             f"Work out {a} - {b}.", f"How much is {a} less {b}?")
         )  # fmt: skip
         return dict(prompt=d.wording(orders), plain=work, rule=rule)
     one, two = d.names(2)
@@ -873,6 +885,8 @@ def _sum(d: _Draw, sign: str) -> dict:
             f"{one} has {a} {many}. {two} gives {c.him} {b} more. How many has {one}?",
             f"{one} picked {a} {many} and {two} picked {b}. How many have they in all?",
             f"There are {a} {many} in {one}'s cart and {b} in {two}'s. Add them up.",
+            f"{one} finds {a} {many} and {two} finds {b}. How many is that in all?",
+            f"{one} buys {a} {many}, and then {b} more. How many has {c.he} now?",
             f"{one} counts {a} {many}, and then {b} more. How many is that?",
         )
     else:
@@ -880,6 +894,8 @@ def _sum(d: _Draw, sign: str) -> dict:
             f"{one} has {a} {many}. {two} takes {b} of them. How many has {one} left?",
             f"{one} had {a} {many} and sold {b} to {two}. How many are left?",
             f"There were {a} {many} in {one}'s cart. {b} fell off. How many are left?",
+            f"{one} counts {a} {many}, but {b} are {two}'s. How many are {one}'s?",
+            f"Out of {a} {many}, {one} breaks {b}. How many are whole?",
             f"Of {one}'s {a} {many}, {b} are bad. How many are good?",
         )
     return dict(prompt=d.wording(orders), plain=work, rule=rule, character=one)
@@ -918,6 +934,8 @@ def _sorting(d: _Draw) -> dict:
                 f"Sort these numbers, smallest first: {listed}.",
                 f"Put in order from small to large: {listed}.",
                 f"Which order do these numbers have, from the least up: {listed}?",
+                f"Sort from low to high: {listed}.",
+                f"Smallest first, please: {listed}.",
                 f"From the smallest to the largest, please: {listed}.",
             )
         )
@@ -939,6 +957,9 @@ def _sorting(d: _Draw) -> dict:
                 f"Sort these {what} by the alphabet: {listed}.",
                 f"Put in alphabetical order: {listed}.",
                 f"In which order does a dictionary have these {what}: {listed}?",
+                f"Sort from the first letter of the alphabet on: {listed}.",
+                f"In the order of the alphabet, please: {listed}.",
+                f"{listed}. Put them in order, A first.",
                 f"From A to Z, please: {listed}.",
             )
         )
@@ -962,6 +983,8 @@ def _counting(d: _Draw) -> dict:
             f"How many {many} are in this list: {listed}?",
             f"{owner}'s basket holds: {listed}. How many {many} are there?",
             f"Count the {many}: {listed}.",
+            f"{listed}. How many {many} do you see?",
+            f"Go through this list and count the {many}: {listed}.",
             f"Look for {many} here, and count them: {listed}.",
         )
     )
@@ -1057,6 +1080,9 @@ def _continue(d: _Draw) -> dict:
             f"{start}",
             f"{start}\nWrite the next sentence. Use the words {one} and {two}.",
             f"What happened next? Use {one} and {two} in one sentence.\n{start}",
+            f"{start}\nGo on with one sentence in which {one} and {two} occur.",
+            f"One more sentence, please, with the words {one} and {two}.\n{start}",
+            f"{start}\nPut both words, {one} and {two}, into the next sentence.",
             f"{start}\nAdd a sentence that has both {one} and {two} in it.",
         )
     )
@@ -1234,6 +1260,9 @@ def _summary(d: _Draw) -> dict:
             f"Tell this in one line.\n{text}",
             f"{text}\nSay in one sentence what happened.",
             f"Sum up the story in one sentence.\n{text}",
+            f"What happened? One sentence, please.\n{text}",
+            f"{text}\nMake it short: one sentence.",
+            f"{text}\nIn one line, please.",
             f"{text}\nIn short?",
         )
     )
@@ -1336,6 +1365,28 @@ _INTENTS: tuple[tuple[str, str, str, str], ...] = (
      "I want to get a button for that coat.", "keys"),
     ("opens", "I want to be gone with the cash box before that.",
      "I want to be there with my basket before that.", "theft"),
+    ("home", "I want to rob {him} while all are asleep.",
+     "I want to visit {him} while all are awake.", "theft"),
+    ("home", "I want to carry off the {b} in the dark.",
+     "I want to carry home the {b} in the rain.", "theft"),
+    ("workplace", "I want to scare {him} from behind the door.",
+     "I want to greet {him} from across the road.", "fright"),
+    ("workplace", "I want to steal what {he} has made today.",
+     "I want to buy what {he} has made today.", "theft"),
+    ("food", "I want to throw it into the river before {he} comes.",
+     "I want to bring it to the table before {he} comes.", "harm"),
+    ("food", "I want to hurt {him} with a bad piece of it.",
+     "I want to please {him} with a good piece of it.", "harm"),
+    ("belonging", "I want to break it while {he} sleeps.",
+     "I want to clean it while {he} sleeps.", "harm"),
+    ("friend", "I want to frighten them both on the bridge.",
+     "I want to meet them both on the bridge.", "fright"),
+    ("keeper", "I want to take the key and tell nobody.",
+     "I want to hand in the key and ask for nothing.", "keys"),
+    ("keeper", "I want to rob the till when nobody looks.",
+     "I want to fill the lamp when nobody looks.", "theft"),
+    ("opens", "I want to steal the bread before that.",
+     "I want to bring the bread before that.", "theft"),
     ("opens", "I want to pick the lock before that.",
      "I want to pick some flowers before that.", "keys"),
 )  # fmt: skip
@@ -1482,23 +1533,23 @@ def _refused(prompt: str, reason: str, who: str, complies: str) -> dict:
 
 #: kind -> (weight in the mixture, how one is made).
 KINDS: dict[str, tuple[float, Callable[[_Draw], dict]]] = {
-    "fact": (5.0, _one_fact),
-    "two_facts": (8.0, _two_facts),
-    "compare": (8.0, _compare),
-    "reading": (9.0, _reading),
-    "tracking": (7.0, _tracking),
-    "unknown": (7.0, _unknown),
-    "addition": (7.0, lambda d: _sum(d, "+")),
-    "subtraction": (7.0, lambda d: _sum(d, "-")),
-    "sorting": (8.0, _sorting),
-    "counting": (6.0, _counting),
+    "fact": (4.0, _one_fact),
+    "two_facts": (6.0, _two_facts),
+    "compare": (10.0, _compare),
+    "reading": (10.0, _reading),
+    "tracking": (12.0, _tracking),
+    "unknown": (8.0, _unknown),
+    "addition": (5.0, lambda d: _sum(d, "+")),
+    "subtraction": (6.0, lambda d: _sum(d, "-")),
+    "sorting": (7.0, _sorting),
+    "counting": (7.0, _counting),
     "past_tense": (3.0, _past),
     "continue_story": (3.0, _continue),
-    "json": (8.0, _as_json),
-    "summary": (5.0, _summary),
-    "to_dialect": (7.0, _to_dialect),
-    "from_dialect": (7.0, _from_dialect),
-    "decline": (7.0, _decline),
+    "json": (11.0, _as_json),
+    "summary": (7.0, _summary),
+    "to_dialect": (5.0, _to_dialect),
+    "from_dialect": (5.0, _from_dialect),
+    "decline": (8.0, _decline),
 }
 
 _MANNERS = ("plain", "curt", "rambling", "rude")
