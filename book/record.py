@@ -6,7 +6,8 @@
 Only a chapter whose copy is up to date with its code is written; its worked
 solutions are run then, and recorded too. What differs from machine to machine
 (timings of cells, versions, folders) is left out. The report card of the run
-goes to results/<preset>.json, with the date and the command.
+goes to results/<preset>.json, with the date and the command; at the default
+preset the figures of README.md are renewed from it.
 """
 
 import datetime
@@ -18,6 +19,7 @@ import nbformat
 
 import export
 import keys
+import readme
 from chapters import ROOT, Chapter, existing, write_atomically
 from run import Stop, carry_outputs, copy_of, execute, read_copy
 
@@ -81,17 +83,21 @@ def record(chapter: Chapter, exports: keys.Exports) -> bool:
 
 def record_card() -> None:
     """Keep the report card of the run among the results."""
-    card = ROOT / "artifacts" / PRESET / "report.json"
-    if card.exists():
+    folder = ROOT / "artifacts" / PRESET
+    card, run = folder / "report.json", folder / "measured" / "run.json"
+    if card.exists() and run.exists():
         measured = {
             "command": f"make book LLM_PRESET={PRESET}",
             "date": datetime.date.today().isoformat(),
             **json.loads(card.read_text(encoding="utf-8")),
+            **json.loads(run.read_text(encoding="utf-8")),
         }
         write_atomically(
             ROOT / "results" / f"{PRESET}.json",
             json.dumps(scrub(measured), indent=1, ensure_ascii=False) + "\n",
         )
+        if PRESET == "pocket":
+            readme.main([])
 
 
 def main(arguments: list[str]) -> int:

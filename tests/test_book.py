@@ -11,6 +11,7 @@ import pytest
 
 import build
 import chapters
+import readme
 
 FETCHED = {
     "script": "src",
@@ -113,3 +114,19 @@ def test_missing_latex_is_told_with_what_to_install(monkeypatch):
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     with pytest.raises(build.Failed, match="apt-get install .*texlive-xetex"):
         build.check_latex()
+
+
+def test_the_readme_holds_the_recorded_figures(monkeypatch, tmp_path, capsys):
+    assert readme.main(["--check"]) == 0
+    told = readme.README.read_text(encoding="utf-8")
+    copy = tmp_path / "README.md"
+    copy.write_text(told.replace(" min", " hours", 1).replace(":", ";", 9))
+    monkeypatch.setattr(readme, "README", copy)
+    assert readme.main(["--check"]) == 1
+    assert "make record" in capsys.readouterr().out
+
+
+def test_links_of_the_readme_lead_somewhere():
+    text = readme.README.read_text(encoding="utf-8")
+    places = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [p for p in places if not (chapters.ROOT / p).exists()] == []
