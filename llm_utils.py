@@ -186,6 +186,7 @@ __all__ = [
     "share",
     "mark_answers",
     "score_answers",
+    "token_logprobs",
     "sequence_logprob",
     "PreferenceDataset",
     "collate_pairs",
@@ -197,7 +198,6 @@ __all__ = [
     "train_reward_model",
     "reward_accuracy",
     "group_advantages",
-    "token_logprobs",
     "grpo_loss",
     "train_grpo",
     "SamplingParams",
@@ -4139,7 +4139,7 @@ RECIPES = {
         steps=200, batch_size=16, context=128, warmup_steps=20,
         learning_rate=5e-3, muon_learning_rate=0.03, cooldown=0.6),
     "pocket": TrainConfig(
-        steps=1700, batch_size=16, context=256, warmup_steps=20,
+        steps=2000, batch_size=16, context=256, warmup_steps=20,
         learning_rate=3e-3, muon_learning_rate=0.02, cooldown=0.6),
     "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
         steps=2400, batch_size=512, accumulation=16, context=1024,
@@ -4769,6 +4769,14 @@ def score_answers(model, tokenizer, tasks, **options) -> dict:
 
 
 # ch07_dpo/dpo.ipynb [ch07-logprob-code]
+def token_logprobs(model, ids):
+    """Log-probability `(B, T-1)` of every token `ids[:, 1:]` given those
+    before it, in nats, float32. Built in chapter 7."""
+    logits = model(ids[:, :-1])[0].float()  # (B, T-1, V)
+    picked = logits.gather(-1, ids[:, 1:, None]).squeeze(-1)
+    return picked - logits.logsumexp(-1)
+
+
 def sequence_logprob(model, ids, mask):
     """The log-probability of the masked tokens, summed over each row.
 
@@ -4780,10 +4788,7 @@ def sequence_logprob(model, ids, mask):
 
     Returns `(B,)` in nats, float32. Built in chapter 7.
     """
-    logits = model(ids[:, :-1])[0].float()  # (B, T-1, V)
-    picked = logits.gather(-1, ids[:, 1:, None]).squeeze(-1)
-    logprob = picked - logits.logsumexp(-1)  # (B, T-1)
-    return (logprob * mask[:, 1:]).sum(-1)
+    return (token_logprobs(model, ids) * mask[:, 1:]).sum(-1)
 
 
 # ch07_dpo/dpo.ipynb [ch07-dataset]
@@ -5018,14 +5023,6 @@ def group_advantages(rewards, eps=1e-4):
 
 
 # ch07_dpo/dpo.ipynb [ch07-grpo-code]
-def token_logprobs(model, ids):
-    """Log-probability `(B, T-1)` of every token `ids[:, 1:]` given those
-    before it, in nats, float32. Built in chapter 7."""
-    logits = model(ids[:, :-1])[0].float()
-    picked = logits.gather(-1, ids[:, 1:, None]).squeeze(-1)
-    return picked - logits.logsumexp(-1)
-
-
 def grpo_loss(logprob, reference, mask, advantages, beta=0.04):
     """The loss of GRPO for answers drawn by the present policy.
 
