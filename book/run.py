@@ -75,7 +75,9 @@ def kernel_environment(preset: str) -> dict[str, str]:
         **os.environ,
         "LLM_PRESET": preset,
         "PYTHONHASHSEED": "0",
-        # tqdm asks every notebook for widgets that this book does not use
+        # no bars of libraries in the pages, and no question for the widgets
+        # that would draw them
+        "TQDM_DISABLE": "1",
         "PYTHONWARNINGS": "ignore:IProgress not found",
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "TOKENIZERS_PARALLELISM": "false",
