@@ -8,6 +8,7 @@ import os
 import sys
 
 from chapters import ROOT
+from watch import clock
 
 
 def rows(card: dict, prefix: str = "") -> list[tuple[str, object]]:
@@ -26,7 +27,7 @@ def shown(key: str, value) -> str:
     if key.endswith("bytes") and isinstance(value, int | float):
         return f"{value / 1e9:.2f} GB"
     if key.endswith("seconds") and isinstance(value, int | float):
-        return f"{int(value) // 60}:{int(value) % 60:02d} min"
+        return f"{clock(value)} min"
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
     if isinstance(value, int) and not isinstance(value, bool):

@@ -9,21 +9,20 @@ What stands between the two marks is made from results/pocket.json.
 import json
 import sys
 
-from chapters import ROOT, existing, write_atomically
+from chapters import ROOT, Chapter, existing, write_atomically
+from watch import clock
 
 README = ROOT / "README.md"
 RESULTS = ROOT / "results" / "pocket.json"
 BEGIN, END = "<!-- figures: make record -->", "<!-- end of figures -->"
-ASKS = {
-    1: "What is worth learning from?",
-    2: "Why not letters, why not words?",
-    3: "How does one word find another?",
-    4: "What is in the box, and what does each part cost?",
-    5: "How does it learn, and when is it done?",
-    6: "How does a text-continuer become useful?",
-    7: "Among right answers, which?",
-    8: "How do you make it fast, and let others use it?",
-}
+
+
+def question(chapter: Chapter) -> str:
+    """What a chapter asks: its heading, behind the name and the colon."""
+    cells = json.loads(chapter.notebook.read_text(encoding="utf-8"))["cells"]
+    heading = "".join(cells[0]["source"]).split("\n")[0]
+    asked = heading.split(": ", 1)[1]
+    return asked[0].upper() + asked[1:]
 
 
 def results(card: dict) -> dict[int, str]:
@@ -71,7 +70,7 @@ def figures(card: dict) -> str:
         took = round(card["chapters"][chapter.name]["seconds"])
         lines.append(
             f"| {chapter.number} | [{chapter.title}]({chapter.path}) "
-            f"| {ASKS[chapter.number]} | {took // 60}:{took % 60:02d} "
+            f"| {question(chapter)} | {clock(took)} "
             f"| {reached[chapter.number]} |"
         )
     return "\n".join(lines)

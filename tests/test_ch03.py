@@ -32,6 +32,15 @@ def close(a, b, tolerance=1e-5):
     return torch.allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
+def assert_same_gradients(ours, theirs, inputs, seed):
+    """Both outputs send the same random gradient back to all inputs alike."""
+    back = numbers(*ours.shape, seed=seed)
+    for a, b in zip(torch.autograd.grad(ours, inputs, back),
+                    torch.autograd.grad(theirs, inputs, back),
+                    strict=True):
+        assert close(a, b, 1e-4)
+
+
 # --- the equation -------------------------------------------------------------
 
 
@@ -51,11 +60,7 @@ def test_masked_equation_is_torchs_forward_and_backward(t, more):
     ours = lu.scaled_dot_product_attention(q, k, v, mask)
     theirs = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     assert close(ours, theirs)
-    back = numbers(*ours.shape, seed=5)
-    for a, b in zip(torch.autograd.grad(ours, (q, k, v), back),
-                    torch.autograd.grad(theirs, (q, k, v), back),
-                    strict=True):
-        assert close(a, b, 1e-4)
+    assert_same_gradients(ours, theirs, (q, k, v), seed=5)
 
 
 def test_mask_allows_the_past_and_itself():
@@ -274,11 +279,7 @@ def test_tiles_are_the_equation(t, more, block, causal, groups):
     mask = lu.causal_mask(t, t + more) if causal else None
     square = lu.scaled_dot_product_attention(q, *many, mask)
     assert close(ours, square)
-    back = numbers(*ours.shape, seed=3)
-    for a, b in zip(torch.autograd.grad(ours, (q, k, v), back),
-                    torch.autograd.grad(square, (q, k, v), back),
-                    strict=True):
-        assert close(a, b, 1e-4)
+    assert_same_gradients(ours, square, (q, k, v), seed=3)
 
 
 def test_tiles_pass_the_numerical_gradient():

@@ -79,6 +79,17 @@ SHAPE = dict(
 )
 
 
+CLASSIC = dict(
+    norm="layernorm",
+    position="learned",
+    bias=True,
+    qk_norm=False,
+    activation="gelu_tanh",
+    n_kv_head=4,
+    norm_eps=1e-5,
+)
+
+
 def small_model(seed=0, **changes):
     """A GPT every parameter of which is random, norms and biases too."""
     model = GPT(ModelConfig(**{**SHAPE, **changes}))
@@ -528,21 +539,7 @@ def test_rounding_errs_by_half_a_step(bits):
     assert model_bytes(layer) == 40 * (64 * bits // 8 + 4 * 2) + 40 * 4
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"tie_embeddings": False},
-        dict(
-            norm="layernorm",
-            position="learned",
-            bias=True,
-            qk_norm=False,
-            activation="gelu_tanh",
-            n_kv_head=4,
-        ),
-    ],
-)
+@pytest.mark.parametrize("changes", [{}, {"tie_embeddings": False}, CLASSIC])
 def test_a_quantized_model_is_the_model_with_rounded_weights(changes):
     model = small_model(1, **changes)
     ids = torch.arange(20)[None]
@@ -1103,15 +1100,6 @@ def test_the_page_in_a_browser(browser, slow, model, tokenizer):
 # -- the same weights elsewhere -----------------------------------------------
 
 
-CLASSIC = dict(
-    norm="layernorm",
-    position="learned",
-    bias=True,
-    qk_norm=False,
-    activation="gelu_tanh",
-    n_kv_head=4,
-    norm_eps=1e-5,
-)
 LLAMA = {"qk_norm": False}
 forms = pytest.mark.parametrize(
     "changes",
