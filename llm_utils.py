@@ -176,12 +176,12 @@ __all__ = [
     "LoRALinear",
     "add_lora",
     "merge_lora",
+    "length_batches",
+    "collate",
+    "finetune",
     "ChatFormat",
     "as_messages",
     "InstructionDataset",
-    "collate",
-    "length_batches",
-    "finetune",
     "answer_tasks",
     "share",
     "mark_answers",
@@ -2429,9 +2429,9 @@ _CHOICES = {
 }
 _PRESETS = {
     "smoke": dict(vocab_size=768, context_length=256, n_layer=3, n_head=3,
-                  n_kv_head=1, d_model=96, d_ff=256),
+                  n_kv_head=1, d_model=96, d_ff=256, tie_embeddings=False),
     "pocket": dict(vocab_size=2048, context_length=512, n_layer=4, n_head=4,
-                   n_kv_head=2, d_model=256, d_ff=640),
+                   n_kv_head=2, d_model=256, d_ff=640, tie_embeddings=False),
     "gpt2-124m": dict(n_kv_head=4, d_ff=2432),
     "gpt2-124m-classic": dict(
         norm="layernorm", norm_eps=1e-5, activation="gelu_tanh",
@@ -3512,11 +3512,14 @@ class TrainConfig:
     one update, over all devices; accumulation: pieces that each device cuts
     its share into, to save memory. context: T (None: the model's).
     optimizer: "muon" (Muon for the matrices, AdamW for the rest) or
-    "adamw". learning_rate: AdamW's peak; muon_learning_rate: Muon's.
+    "adamw". learning_rate: AdamW's peak; muon_learning_rate: Muon's;
+    embedding_learning_rate: AdamW's for an embedding table that is not the
+    head too (None: the same).
     schedule: "wsd" (flat, then linear to
     final_rate × peak over the last share `cooldown` of the steps),
     "cosine" or "constant", after warmup_steps. betas, weight_decay: AdamW's
-    (decay for Muon too); momentum: Muon's. clip_norm: largest length of
+    (decay for Muon too); momentum and newton_schulz_rounds:
+    Muon's. clip_norm: largest length of
     the gradient (0: no clipping). precision: "auto", "float32" or
     "bfloat16". windows: "documents" (rows of whole documents) or "stream".
     eval_every, checkpoint_every: in steps, 0 for never; eval_documents: how
@@ -3534,8 +3537,10 @@ class TrainConfig:
     optimizer: str = "muon"
     learning_rate: float = 3e-3
     muon_learning_rate: float = 0.02
+    embedding_learning_rate: float | None = None
     betas: tuple = (0.9, 0.95)
     momentum: float = 0.95
+    newton_schulz_rounds: int = 5
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     schedule: str = "wsd"
@@ -3602,20 +3607,17 @@ def learning_rate(step, config):
 
 
 # ch05_pretrain/pretrain.ipynb [optimizers]
-def _matrices_and_rest(model, optimizer):
-    """Learnable parameters: (for Muon, decayed by AdamW, not decayed)."""
+def _sorted_parameters(model):
+    """Learnable parameters: inner matrices, heads, tables only, the rest."""
+    heads = {id(p) for name, p in model.named_parameters(
+        remove_duplicate=False) if name.endswith("head.weight")}
     tables = {id(m.weight) for m in model.modules()
               if isinstance(m, torch.nn.Embedding)}
-    inner, outer, rest = [], [], []
-    for name, p in model.named_parameters():
-        if not p.requires_grad:
-            continue
-        table = id(p) in tables or name.endswith("head.weight")
-        if p.ndim != 2:
-            rest.append(p)
-        else:
-            (outer if table or optimizer == "adamw" else inner).append(p)
-    return inner, outer, rest
+    sorts = [], [], [], []
+    for p in (p for p in model.parameters() if p.requires_grad):
+        sorts[3 if p.ndim != 2 else 1 if id(p) in heads
+              else 2 if id(p) in tables else 0].append(p)
+    return sorts
 
 
 def make_optimizers(model, config):
@@ -3623,16 +3625,21 @@ def make_optimizers(model, config):
 
     With config.optimizer "muon": Muon for the matrices inside the network,
     AdamW for embeddings, the head, norms and biases; with "adamw": AdamW
-    for all. Weight decay pulls on matrices only. Each parameter group
-    carries its `peak` rate. Frozen parameters are left out. Built in
+    for all. Weight decay pulls on what multiplies: the matrices and the
+    head. A table that is only looked up has its own rate. Each parameter
+    group carries its `peak` rate. Frozen parameters are left out. Built in
     chapter 5.
     """
-    inner, outer, rest = _matrices_and_rest(model, config.optimizer)
+    inner, heads, tables, rest = _sorted_parameters(model)
     optimizers, decay = [], config.weight_decay
-    if inner:
+    if config.optimizer == "muon" and inner:
         optimizers.append(Muon(inner, config.muon_learning_rate, decay,
-                               config.momentum))
-    groups = [{"params": outer, "weight_decay": decay},
+                               config.momentum,
+                               ns_steps=config.newton_schulz_rounds))
+        inner = []
+    rate = config.embedding_learning_rate or config.learning_rate
+    groups = [{"params": inner + heads, "weight_decay": decay},
+              {"params": tables, "weight_decay": 0.0, "lr": rate},
               {"params": rest, "weight_decay": 0.0}]
     if groups := [g for g in groups if g["params"]]:
         options = dict(lr=config.learning_rate, betas=config.betas)
@@ -4137,10 +4144,12 @@ def train(model, data, config, validation=None, folder=None, resume=False,
 RECIPES = {
     "smoke": TrainConfig(
         steps=200, batch_size=16, context=128, warmup_steps=20,
-        learning_rate=5e-3, muon_learning_rate=0.03, cooldown=0.6),
+        learning_rate=5e-3, muon_learning_rate=0.03, newton_schulz_rounds=3,
+        embedding_learning_rate=0.05, cooldown=0.6),
     "pocket": TrainConfig(
-        steps=2000, batch_size=16, context=256, warmup_steps=20,
-        learning_rate=3e-3, muon_learning_rate=0.02, cooldown=0.6),
+        steps=1600, batch_size=8, context=256, warmup_steps=40,
+        learning_rate=3e-3, muon_learning_rate=0.02, newton_schulz_rounds=3,
+        embedding_learning_rate=0.05, cooldown=0.6),
     "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
         steps=2400, batch_size=512, accumulation=16, context=1024,
         warmup_steps=100, cooldown=0.5, eval_every=100, log_every=5,
@@ -4502,6 +4511,81 @@ def merge_lora(model):
     return model
 
 
+# ch06_finetune/finetune.ipynb [ch06-batches]
+def length_batches(lengths, batch_size, generator, mixed=50):
+    """Batches of indices, one epoch, each of rows of similar length.
+
+    lengths: of the rows; mixed: how many batches are sorted together (more:
+    less padding, less chance). generator: `torch.Generator`. Built in
+    chapter 6.
+    """
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    batches, chunk = [], batch_size * mixed
+    for start in range(0, len(order), chunk):
+        some = sorted(order[start : start + chunk], key=lengths.__getitem__)
+        batches += [some[i : i + batch_size]
+                    for i in range(0, len(some), batch_size)]
+    for i in torch.randperm(len(batches), generator=generator).tolist():
+        yield batches[i]
+
+
+# ch06_finetune/finetune.ipynb [ch06-collate-code]
+def collate(examples, pad: int):
+    """Stack pairs `(x, y)` to `(B, T)`, filled up on the right: x with `pad`,
+    y with −100, which the loss ignores. Built in chapter 6."""
+    xs, ys = zip(*examples)
+    fill = nn.utils.rnn.pad_sequence
+    return (fill(xs, batch_first=True, padding_value=pad),
+            fill(ys, batch_first=True, padding_value=-100))
+
+
+# ch06_finetune/finetune.ipynb [ch06-finetune-code]
+def finetune(model, data, config, collate=collate, loss=None, on_step=None):
+    """Train `model` for `config.steps` steps on padded batches of `data`.
+
+    Args:
+        model: a `GPT`, or any module if `loss` is given. Changed in place;
+            only parameters with `requires_grad` move.
+        data: a dataset with `examples` (each a tuple whose first part has a
+            length) and `pad`, a token to fill with.
+        config: a `TrainConfig`; batch_size counts rows.
+        collate: `(examples, pad) -> tensors` of one batch.
+        loss: `(model, rows, *tensors) -> scalar`; `rows` are the indices of
+            the batch. Default: the loss of `model(x, y)`.
+        on_step: called as `on_step(step, loss)` after each step.
+
+    Returns the losses, one a step. Raises FloatingPointError, naming the
+    step, when a loss or a gradient is not finite. Built in chapter 6.
+    """
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizers = make_optimizers(model, config)
+    lengths = [len(example[0]) for example in data.examples]
+    losses, batches = [], iter(())
+    keep_freed_memory()
+    for step in range(config.steps):
+        rows = next(batches, None)
+        if rows is None:
+            batches = length_batches(lengths, config.batch_size, generator)
+            rows = next(batches)
+        batch = collate([data.examples[i] for i in rows], data.pad)
+        batch = [part.to(device) for part in batch]
+        model.train()
+        with mixed_precision(device, config.precision):
+            value = (model(*batch)[1] if loss is None
+                     else loss(model, rows, *batch))
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"the loss at step {step} is "
+                                     f"{value.item()}: try a lower rate")
+        value.backward()
+        optimizer_step(model, optimizers, step, config)
+        losses.append(value.item())
+        if on_step:
+            on_step(step, losses[-1])
+    model.eval()
+    return losses
+
+
 # ch06_finetune/finetune.ipynb [ch06-chat-format]
 class ChatFormat:
     """One template for training, inference and export. Built in chapter 6.
@@ -4631,80 +4715,6 @@ class InstructionDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int):
         return self.examples[i]
-
-
-def collate(examples, pad: int):
-    """Stack pairs `(x, y)` to `(B, T)`, filled up on the right: x with `pad`,
-    y with −100, which the loss ignores. Built in chapter 6."""
-    xs, ys = zip(*examples)
-    fill = nn.utils.rnn.pad_sequence
-    return (fill(xs, batch_first=True, padding_value=pad),
-            fill(ys, batch_first=True, padding_value=-100))
-
-
-# ch06_finetune/finetune.ipynb [ch06-batches]
-def length_batches(lengths, batch_size, generator, mixed=50):
-    """Batches of indices, one epoch, each of rows of similar length.
-
-    lengths: of the rows; mixed: how many batches are sorted together (more:
-    less padding, less chance). generator: `torch.Generator`. Built in
-    chapter 6.
-    """
-    order = torch.randperm(len(lengths), generator=generator).tolist()
-    batches, chunk = [], batch_size * mixed
-    for start in range(0, len(order), chunk):
-        some = sorted(order[start : start + chunk], key=lengths.__getitem__)
-        batches += [some[i : i + batch_size]
-                    for i in range(0, len(some), batch_size)]
-    for i in torch.randperm(len(batches), generator=generator).tolist():
-        yield batches[i]
-
-
-# ch06_finetune/finetune.ipynb [ch06-finetune-code]
-def finetune(model, data, config, collate=collate, loss=None, on_step=None):
-    """Train `model` for `config.steps` steps on padded batches of `data`.
-
-    Args:
-        model: a `GPT`, or any module if `loss` is given. Changed in place;
-            only parameters with `requires_grad` move.
-        data: a dataset with `examples` (each a tuple whose first part has a
-            length) and `pad`, such as `InstructionDataset`.
-        config: a `TrainConfig`; batch_size counts rows.
-        collate: `(examples, pad) -> tensors` of one batch.
-        loss: `(model, rows, *tensors) -> scalar`; `rows` are the indices of
-            the batch. Default: the loss of `model(x, y)`.
-        on_step: called as `on_step(step, loss)` after each step.
-
-    Returns the losses, one a step. Raises FloatingPointError, naming the
-    step, when a loss or a gradient is not finite. Built in chapter 6.
-    """
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(config.seed)
-    optimizers = make_optimizers(model, config)
-    lengths = [len(example[0]) for example in data.examples]
-    losses, batches = [], iter(())
-    keep_freed_memory()
-    for step in range(config.steps):
-        rows = next(batches, None)
-        if rows is None:
-            batches = length_batches(lengths, config.batch_size, generator)
-            rows = next(batches)
-        batch = collate([data[i] for i in rows], data.pad)
-        batch = [part.to(device) for part in batch]
-        model.train()
-        with mixed_precision(device, config.precision):
-            value = (model(*batch)[1] if loss is None
-                     else loss(model, rows, *batch))
-        if not torch.isfinite(value):
-            raise FloatingPointError(f"the loss at step {step} is "
-                                     f"{value.item()}: try a lower rate")
-        value.backward()
-        optimizer_step(model, optimizers, step, config)
-        losses.append(value.item())
-        if on_step:
-            on_step(step, losses[-1])
-    model.eval()
-    return losses
 
 
 # ch06_finetune/finetune.ipynb [ch06-answer-code]

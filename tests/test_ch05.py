@@ -133,6 +133,21 @@ def test_each_parameter_has_one_optimiser(model, optimizer):
                 assert (group["weight_decay"] == 0) == (p.ndim == 1)
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_only_a_table_that_is_not_the_head_has_its_own_rate(tied, optimizer):
+    model = lu.GPT(lu.ModelConfig.preset("smoke", tie_embeddings=tied))
+    optimizers = lu.make_optimizers(model, lu.TrainConfig(
+        optimizer=optimizer, learning_rate=0.1, embedding_learning_rate=0.7))
+    groups = {id(p): g for o in optimizers for g in o.param_groups
+              for p in g["params"]}
+    table, head = groups[id(model.token_embedding.weight)], groups[
+        id(model.head.weight)]
+    assert (head["peak"], head["weight_decay"]) == (0.1, 0.1)
+    assert (table["peak"], table["weight_decay"]) == (
+        (0.1, 0.1) if tied else (0.7, 0.0))
+
+
 def test_frozen_parameters_are_left_out(model):
     model.requires_grad_(False)
     model.blocks[0].requires_grad_(True)
