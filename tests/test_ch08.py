@@ -1255,10 +1255,12 @@ def measured(tmp_path):
         (folder / "measured" / f"ch{number:02d}.json").write_text("{}")
     values = {key: 0.97 for key in keys} | {
         "instruct.by_kind": {"sums": 0.6, "facts": 0.9},
+        "instruct.baseline_by_kind": {"sums": 0.6, "facts": 0.1},
         "base.loss_nats": 1.0,
         "base.floor_nats": 0.9,
         "dpo.exact_before": 0.98,
         "dpo.score_before": 0.5,
+        "dpo.score_interval": 0.1,
         "instruct.over_refusals": 0.01,
         "dpo.over_refusals": 0.2,
         "classify.bag_of_words": 0.9,
@@ -1296,6 +1298,22 @@ def test_the_rows_know_what_was_reached(measured):
     assert rows["Classifier", "accuracy"] == (0.97, True)
     assert rows["Classifier", "bag of words"] == (0.9, None)
     assert rows["Inference", "same tokens"] == (True, True)
+
+
+@pytest.mark.parametrize("row, changes", [
+    (("The run", "minutes"), {"seconds": 1501.0}),
+    (("The run", "memory, GB"), {"peak_memory_bytes": 8_100_000_000}),
+    (("Preferences", "score"), {"dpo.score_interval": 0.5}),
+    (("Instructions", "kinds below a simple rule"),
+     {"instruct.baseline_by_kind": {"sums": 0.61}})])
+def test_a_figure_beyond_its_bar_is_missed(measured, row, changes):
+    card = report_card(measured)
+    reached = [
+        {(part, label): reached
+         for part, label, _, _, _, reached in report_rows({**card, **more})}[row]
+        for more in ({}, changes)
+    ]
+    assert reached == [True, False]
 
 
 def test_the_printed_card(measured, capsys):

@@ -808,6 +808,10 @@ _PANTRY = (
     "one leaf of mint",
     "a bit of nutmeg",
 )
+_STAPLES = (
+    "flour", "eggs", "butter", "salt", "milk", "honey", "water", "pepper", "mint",
+    "nutmeg",
+)  # fmt: skip
 _BEGIN = (
     "Wash the {x} and cut away what you would not eat.",
     "Begin with the {x}.",
@@ -880,6 +884,11 @@ _NOTES = (
 )
 
 
+def _staple(template: str) -> str:
+    """What an entry of the pantry is of, so that none is taken twice."""
+    return next(x for x in _STAPLES if x in template)
+
+
 class _Stuff:
     """An ingredient, named in a gap."""
 
@@ -910,7 +919,7 @@ def recipe(chance) -> list[Fact]:
         for rest in (2, 1, 0):
             template = chance.pick(left, said=_first)
             tell(chance, template, m)
-            left.remove(template)
+            left = [x for x in left if _staple(x) != _staple(template)]
             chance.write(", " if rest > 1 else " and " if rest else "")
     chance.write(".\n")
     steps = (
