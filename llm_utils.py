@@ -4147,9 +4147,9 @@ RECIPES = {
         learning_rate=5e-3, muon_learning_rate=0.03, newton_schulz_rounds=3,
         embedding_learning_rate=0.05, cooldown=0.6),
     "pocket": TrainConfig(
-        steps=1600, batch_size=8, context=256, warmup_steps=40,
+        steps=2100, batch_size=8, context=256, warmup_steps=40,
         learning_rate=3e-3, muon_learning_rate=0.02, newton_schulz_rounds=3,
-        embedding_learning_rate=0.05, cooldown=0.6),
+        embedding_learning_rate=0.05, cooldown=0.8),
     "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
         steps=2400, batch_size=512, accumulation=16, context=1024,
         warmup_steps=100, cooldown=0.5, eval_every=100, log_every=5,

@@ -60,7 +60,8 @@ def figures(card: dict) -> str:
     reached = results(card)
     lines = [
         f"It takes {card['seconds'] / 60:.0f} minutes on "
-        f"{card['hardware']['cores']} cores, and "
+        f"{card['hardware']['cores']} cores that multiply in "
+        f"{card['hardware']['products_in']}, and "
         f"{card['peak_memory_bytes'] / 1e9:.1f} GB of memory at most.",
         "",
         "| | notebook | asks | min:s | and reaches |",

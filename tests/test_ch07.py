@@ -144,7 +144,7 @@ def test_grpo_raises_its_own_reward(model, tokenizer):  # noqa: F811
     class Task:
         prompt = "Where?"
 
-    config = lu.TrainConfig(steps=30, batch_size=2, optimizer="adamw",
+    config = lu.TrainConfig(steps=60, batch_size=2, optimizer="adamw",
                             learning_rate=1e-2, warmup_steps=1, seed=1)
     earned = lu.train_grpo(
         model, tokenizer, [Task()], lambda _, a: a.count("e"), config,
