@@ -186,6 +186,7 @@ __all__ = [
     "share",
     "mark_answers",
     "score_answers",
+    "answer_loss",
     "token_logprobs",
     "sequence_logprob",
     "PreferenceDataset",
@@ -4776,6 +4777,16 @@ def score_answers(model, tokenizer, tasks, **options) -> dict:
     texts = [text for text, _ in given]
     return {**mark_answers(tasks, texts), "answers": texts,
             "stopped": share(stopped for _, stopped in given)}
+
+
+# ch06_finetune/finetune.ipynb [ch06-answer-loss]
+def answer_loss(model, rows, x, y):
+    """The loss of `model(x, y)` in nats, at less cost: the head is asked only
+    where y is not −100. For `finetune`; rows are not used. Built in
+    chapter 6."""
+    learned = y != -100
+    hidden = model(x, hidden=True)[learned]  # (N, C)
+    return F.cross_entropy(model.head(hidden).float(), y[learned])
 
 
 # ch07_dpo/dpo.ipynb [ch07-logprob-code]

@@ -118,6 +118,22 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_answer_tokens(model, tokenizer
     assert torch.allclose(together, apart, atol=1e-5)
 
 
+def test_sparing_the_head_changes_no_loss_and_no_gradient(model, tokenizer):
+    rows = [{"prompt": "Where does Hob live?", "answer": "At Low Bridge."},
+            {"prompt": "Late?", "answer": "The ferry is late. Ask Ivy."}]
+    data = lu.InstructionDataset(rows, lu.ChatFormat(tokenizer), 90)
+    x, y = lu.collate([data[0], data[1]], data.pad)
+    gradients = []
+    for loss in (lambda m: m(x, y)[1], lambda m: lu.answer_loss(m, None, x, y)):
+        model.zero_grad()
+        value = loss(model)
+        value.backward()
+        gradients.append([value.detach(), *(p.grad.clone() for p in
+                                            model.parameters())])
+    for a, b in zip(*gradients):
+        assert torch.allclose(a, b, atol=1e-5)
+
+
 def test_lora_equals_peft(model, tokenizer):
     peft = pytest.importorskip("peft")
     theirs = peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(
