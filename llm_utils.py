@@ -4545,14 +4545,15 @@ def finetune(model, data, config, collate=collate, loss=None, on_step=None):
     """Train `model` for `config.steps` steps on padded batches of `data`.
 
     Args:
-        model: a `GPT`, or any module if `loss` is given. Changed in place;
-            only parameters with `requires_grad` move.
+        model: a module that returns (…, loss) for a batch, such as a `GPT`,
+            or any module if `loss` is given. Changed in place; only
+            parameters with `requires_grad` move.
         data: a dataset with `examples` (each a tuple whose first part has a
             length) and `pad`, a token to fill with.
         config: a `TrainConfig`; batch_size counts rows.
         collate: `(examples, pad) -> tensors` of one batch.
         loss: `(model, rows, *tensors) -> scalar`; `rows` are the indices of
-            the batch. Default: the loss of `model(x, y)`.
+            the batch. Default: `model(*tensors)[1]`.
         on_step: called as `on_step(step, loss)` after each step.
 
     Returns the losses, one a step. Raises FloatingPointError, naming the
