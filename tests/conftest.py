@@ -2,6 +2,7 @@
 
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from run import kernel_environment
 ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("book", deadline=None, derandomize=True)
 settings.load_profile("book")
+
+
+def on_all_cores(check, items) -> None:
+    """Call `check` on each item, on all cores; a failure is raised."""
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(check, items, chunksize=20))
 
 
 @pytest.fixture(scope="session")

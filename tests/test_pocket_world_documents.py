@@ -7,6 +7,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
+from conftest import on_all_cores
 
 from pocket_world import (
     CHARACTER,
@@ -57,6 +58,10 @@ def exact(text, nats, writer):
     assert total_nats(explain(writer, text)) == pytest.approx(nats, abs=1e-9)
 
 
+def check_document(document):
+    exact(document.text, document.nats, write_document)
+
+
 # -- the account -------------------------------------------------------------
 
 
@@ -71,13 +76,12 @@ def test_nats_are_read_back_from_the_text_of_every_genre(genre):
 
 def test_nats_include_the_choice_of_genre():
     for document in documents(12, seed=5):
-        exact(document.text, document.nats, write_document)
+        check_document(document)
 
 
 @pytest.mark.full
 def test_nats_are_read_back_from_the_text_of_2000_documents():
-    for document in documents(2000, seed=9, split="train"):
-        exact(document.text, document.nats, write_document)
+    on_all_cores(check_document, documents(2000, seed=9, split="train"))
 
 
 def test_every_document_has_enough_to_say():

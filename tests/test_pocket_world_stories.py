@@ -5,6 +5,7 @@ import re
 import time
 
 import pytest
+from conftest import on_all_cores
 
 from pocket_world import facts as F
 from pocket_world.chance import Chance, explain, total_nats
@@ -118,10 +119,13 @@ def test_the_text_shows_every_choice_with_a_held_out_pair(seed):
     check_account(seed, held_out=True)
 
 
+def check_one_of_many(seed):
+    check_account(f"many {seed}", held_out=seed % 10 == 0)
+
+
 @pytest.mark.full
 def test_the_texts_of_many_stories_show_every_choice():
-    for seed in range(3000):
-        check_account(f"many {seed}", held_out=seed % 10 == 0)
+    on_all_cores(check_one_of_many, range(3000))
 
 
 def test_the_same_seed_gives_the_same_bytes():
