@@ -3515,14 +3515,13 @@ class TrainConfig:
     optimizer: "muon" (Muon for the matrices, AdamW for the rest) or
     "adamw". learning_rate: AdamW's peak; muon_learning_rate: Muon's;
     embedding_learning_rate: AdamW's for an embedding table that is not the
-    head too (None: the same).
-    schedule: "wsd" (flat, then linear to
+    head too (None: the same). schedule: "wsd" (flat, then linear to
     final_rate × peak over the last share `cooldown` of the steps),
     "cosine" or "constant", after warmup_steps. betas, weight_decay: AdamW's
-    (decay for Muon too); momentum and newton_schulz_rounds:
-    Muon's. clip_norm: largest length of
-    the gradient (0: no clipping). precision: "auto", "float32" or
-    "bfloat16". windows: "documents" (rows of whole documents) or "stream".
+    (decay for Muon too); momentum, newton_schulz_rounds: Muon's.
+    clip_norm: largest length of the gradient (0: no clipping). precision:
+    "auto", "float32" or "bfloat16". windows: "documents" (rows of whole
+    documents) or "stream".
     eval_every, checkpoint_every: in steps, 0 for never; eval_documents: how
     many (0: all); log_every: steps a line of the log. keep_checkpoints: of
     the latest; milestones: steps whose checkpoint is kept for ever. seed:
@@ -3614,11 +3613,12 @@ def _sorted_parameters(model):
         remove_duplicate=False) if name.endswith("head.weight")}
     tables = {id(m.weight) for m in model.modules()
               if isinstance(m, torch.nn.Embedding)}
-    sorts = [], [], [], []
-    for p in (p for p in model.parameters() if p.requires_grad):
-        sorts[3 if p.ndim != 2 else 1 if id(p) in heads
-              else 2 if id(p) in tables else 0].append(p)
-    return sorts
+    learning = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in learning if p.ndim == 2]
+    return ([p for p in matrices if id(p) not in heads | tables],
+            [p for p in matrices if id(p) in heads],
+            [p for p in matrices if id(p) in tables - heads],
+            [p for p in learning if p.ndim != 2])
 
 
 def make_optimizers(model, config):
