@@ -27,7 +27,7 @@ from pocket_world.tasks import (
 
 # Kinds that do not quote the stories, which have tests of their own.
 FIXED = [k for k in KINDS if k not in ("reading", "unknown", "summary")]
-PINNED = "e7ad223de4998b9c296bdc7f89f7dade3aa8b218d14546a3f43b71896e7b45c1"
+PINNED = "24ced31a197af149336ae777e0e1dce7c929eb935f3e7332e48679d7a696c7d9"
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_task_survives_json(held_out):
 
 def test_prompts_and_answers_fit_the_context(train, held_out):
     for task in (*train, *held_out):
-        assert len(task.prompt) <= 1000 and len(task.answer) <= 300, task
+        assert len(task.prompt) <= 1000 and len(task.answer) <= 320, task
 
 
 def test_an_answer_does_not_stand_in_for_another(held_out):
@@ -228,6 +228,7 @@ PAST = {"is": "exactly", "forms": ["The hare sang an old song."]}
 JSON = {"is": "json", "object": {"name": "Hob", "home": "Low Bridge", "n": 2}}
 CHOICE = {
     "is": "choice", "facts": [("kettle", "price"), ("loaf", "price")],
+    "step": "The highest is 14 pence.",
     "forms": ["the kettle costs most", "the kettle"],
 }  # fmt: skip
 WORDS = {
@@ -290,6 +291,8 @@ RIGHT = [
     (JSON, '{"name": "Hob", "home": "Low Bridge", "n": 2}'),
     (JSON, '{"n": 2, "name": "Hob", "home": "low bridge"}'),
     (CHOICE, "A kettle costs 14 pence. A loaf costs 4 pence. So the kettle costs most."),
+    (CHOICE, "A kettle costs 14 pence. A loaf costs 4 pence. "
+             "The highest is 14 pence. So the kettle costs most."),
     (CHOICE, "The kettle."),
     (WORDS, "He put the kettle down beside the wall and waited."),
     (WORDS, "Hob left the kettle near the wall and went home."),
@@ -367,6 +370,7 @@ WRONG = [
     (JSON, '{"name": "Hob", "home": "Low Bridge", "n": true}'),
     (CHOICE, "The loaf."),
     (CHOICE, "A kettle costs 3 pence. So the kettle costs most."),
+    (CHOICE, "The highest is 4 pence. So the kettle costs most."),
     (CHOICE, "The kettle or the loaf."),
     (WORDS, "Kettle and wall."),
     (WORDS, "The words are kettle and wall, as you asked."),

@@ -347,8 +347,10 @@ def _order(rule: dict, text: str) -> bool:
 def _choice(rule: dict, text: str) -> bool:
     """The last sentence names the right one and no other; steps must be true."""
     *before, last = sentences(text) or [""]
-    right = [FACT[tuple(f)] for f in rule["facts"]]
-    if not all(any(loose(b) in fact_forms(f) for f in right) for b in before):
+    true = {loose(rule["step"])}
+    for fact in rule["facts"]:
+        true |= set(fact_forms(FACT[tuple(fact)]))
+    if not all(loose(step) in true for step in before):
         return False
     said = re.sub(r"^so,? ", "", strict(last))
     return loose(said) in set(map(loose, rule["forms"]))

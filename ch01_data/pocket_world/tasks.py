@@ -351,7 +351,10 @@ def _two_facts(d: _Draw) -> dict:
 
 
 def _compare(d: _Draw) -> dict:
-    """Which of three costs most, opens first, is the shortest walk away."""
+    """Which of three costs most, opens first, is the shortest walk away.
+
+    The answer says the three values, then the one that counts, then whose it is.
+    """
     what = d.pick(("price", "opens", "minutes"), (0.5, 0.25, 0.25))
     if what == "price":
         pool = [t.name for t in (*FOODS, *GOODS)]
@@ -365,6 +368,7 @@ def _compare(d: _Draw) -> dict:
              "What has the lowest price: {}?"),
         )  # fmt: skip
         ends = ("costs most", "is dearest"), ("costs least", "is cheapest")
+        extremes = "highest", "lowest"
     elif what == "opens":
         pool = [s.name for s in SITES]
         value = {n: PLACE[n].opens for n in pool}
@@ -377,6 +381,7 @@ def _compare(d: _Draw) -> dict:
              "Which has the earliest opening: {}?"),
         )  # fmt: skip
         ends = ("opens last", "is last"), ("opens first", "is first")
+        extremes = "latest", "earliest"
     else:
         pool = [v.name for v in VILLAGES if v.minutes]
         value = {n: PLACE[n].minutes for n in pool}
@@ -390,6 +395,7 @@ def _compare(d: _Draw) -> dict:
         )  # fmt: skip
         ends = ("is farthest", "is farthest from Wendon"), (
             "is nearest", "is nearest to Wendon")  # fmt: skip
+        extremes = "longest", "shortest"
     three = _some(d, pool, 3)
     if len({value[n] for n in three}) < 3:
         raise _Again
@@ -399,10 +405,17 @@ def _compare(d: _Draw) -> dict:
     name = f"the {right}" if what == "price" else right
     facts = [FACT[n, what] for n in three]
     forms = [f"{name} {end}" for end in ends[least]] + [name, f"It is {name}"]
+    step = f"The {extremes[least]} is {FACT[right, what].object}."
+    steps = [*map(statement, facts), step]
     return dict(
         prompt=d.wording(orders[least]).format(join_list(shown, "or")),
-        plain=" ".join(map(statement, facts)) + f" So {name} {ends[least][0]}.",
-        rule={"is": "choice", "facts": [(n, what) for n in three], "forms": forms},
+        plain=f"{' '.join(steps)} So {name} {ends[least][0]}.",
+        rule={
+            "is": "choice",
+            "facts": [(n, what) for n in three],
+            "step": step,
+            "forms": forms,
+        },
     )
 
 
