@@ -2431,8 +2431,8 @@ _CHOICES = {
 _PRESETS = {
     "smoke": dict(vocab_size=768, context_length=256, n_layer=3, n_head=3,
                   n_kv_head=1, d_model=96, d_ff=256, tie_embeddings=False),
-    "pocket": dict(vocab_size=2048, context_length=512, n_layer=4, n_head=4,
-                   n_kv_head=2, d_model=256, d_ff=640, tie_embeddings=False),
+    "pocket": dict(vocab_size=2048, context_length=512, n_layer=4, n_head=3,
+                   n_kv_head=1, d_model=192, d_ff=512, tie_embeddings=False),
     "gpt2-124m": dict(n_kv_head=4, d_ff=2432),
     "gpt2-124m-classic": dict(
         norm="layernorm", norm_eps=1e-5, activation="gelu_tanh",
@@ -4148,7 +4148,7 @@ RECIPES = {
         learning_rate=5e-3, muon_learning_rate=0.03, newton_schulz_rounds=3,
         embedding_learning_rate=0.05, cooldown=0.6),
     "pocket": TrainConfig(
-        steps=2100, batch_size=8, context=256, warmup_steps=40,
+        steps=2500, batch_size=8, context=256, warmup_steps=40,
         learning_rate=3e-3, muon_learning_rate=0.02, newton_schulz_rounds=3,
         embedding_learning_rate=0.05, cooldown=0.8),
     "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
