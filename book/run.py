@@ -65,9 +65,10 @@ def kernel_environment(preset: str) -> dict[str, str]:
     path = [str(ROOT), str(ROOT / "ch01_data"), os.environ.get("PYTHONPATH")]
     return {
         "OMP_NUM_THREADS": str(cores),
-        # A thread that waits for the others should soon go to sleep: where
-        # another program wants the core, spinning doubles the time.
-        "GOMP_SPINCOUNT": "1000",
+        # A thread that waits for the others should look about for a moment
+        # before it goes to sleep: a step of training has a thousand small
+        # parts, and to be woken for each costs a quarter of the time.
+        "GOMP_SPINCOUNT": "100000",
         # glibc gives large blocks back after every step of training and asks
         # for them again, which costs a sixth of the time: it may keep 2 GiB.
         "MALLOC_MMAP_MAX_": "0",

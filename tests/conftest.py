@@ -11,6 +11,8 @@ from hypothesis import settings
 from run import kernel_environment
 
 ROOT = Path(__file__).resolve().parent.parent
+if "PYTEST_XDIST_WORKER" in os.environ:  # every process has one core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("book", deadline=None, derandomize=True)
 settings.load_profile("book")
 
