@@ -49,7 +49,8 @@ pdf: $(READY)  ## the PDF book from the chapters as last run (needs xelatex)
 	@$(PY) book/build.py pdf
 
 test: $(READY)  ## unit tests, all notebooks at the smoke preset, the HTML
-	@$(PY) -m pytest -q -m "not full" -n 2 --dist loadgroup
+	@$(PY) -m pytest -q -m "not full" -n 2 --dist loadfile \
+		--no-loadscope-reorder tests/test_notebooks.py tests
 
 test-full: $(READY)  ## the long tests
 	@$(PY) -m pytest -q -m full

@@ -15,7 +15,6 @@ from conftest import ROOT
 
 import chapters
 
-pytestmark = pytest.mark.xdist_group("notebooks")  # one process, in order
 EXISTING = chapters.existing()
 NBVAL = [
     *(sys.executable, "-m", "pytest", "-q", "-x", "--color=no"),
