@@ -50,7 +50,7 @@ pdf: $(READY)  ## the PDF book from the chapters as last run (needs xelatex)
 
 test: $(READY)  ## unit tests, all notebooks at the smoke preset, the HTML
 	@$(PY) -m pytest -q -m "not full" -n 2 --dist loadfile \
-		--no-loadscope-reorder tests/test_notebooks.py tests
+		--no-loadscope-reorder
 
 test-full: $(READY)  ## the long tests
 	@$(PY) -m pytest -q -m full

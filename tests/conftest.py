@@ -17,6 +17,11 @@ settings.register_profile("book", deadline=None, derandomize=True)
 settings.load_profile("book")
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """The notebooks first: they take one of two processes longest."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 def on_all_cores(check, items) -> None:
     """Call `check` on each item, on all cores; a failure is raised."""
     with ProcessPoolExecutor() as pool:
