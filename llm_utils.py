@@ -670,6 +670,8 @@ class _BlockWriter:
 
     def take(self, text, verbatim=False):
         if text and verbatim:
+            # In <pre> spaces and line ends are meant: under these names
+            # they pass `close`, which makes one space of all others.
             text = text.replace(" ", "\xa0").replace("\n", "\v")
         if text:
             self.pieces.append((text, self.links > 0))
@@ -703,11 +705,12 @@ def page_blocks(html: str | bytes) -> list[PageBlock]:
     cuts, writer = set(), _BlockWriter(root)
     for event, node in etree.iterwalk(root, events=("start", "end")):
         if event == "start":
-            cell = node.tag in ("td", "th")
-            if cell and node.find(".//*") is not None:
-                cell = next(node.iterdescendants(*BLOCK_TAGS), None) is None
+            is_cell = node.tag in ("td", "th")
+            # A cell that holds no block is part of its row's line.
+            inline_cell = is_cell and next(
+                node.iterdescendants(*BLOCK_TAGS), None) is None
             if node in furniture or node.tag in BLOCK_TAGS or (
-                node.tag in ("td", "th") and not cell
+                is_cell and not inline_cell
             ):
                 writer.close()
                 cuts.add(node)
@@ -715,8 +718,8 @@ def page_blocks(html: str | bytes) -> list[PageBlock]:
             writer.furniture += node in furniture
             writer.links += node.tag == "a"
             if node.tag == "br":
-                writer.take("\v")
-            elif cell:
+                writer.take("\v")  # a line end that is meant
+            elif inline_cell:
                 writer.take(" ")
             writer.take(node.text, verbatim=node.tag == "pre")
         else:
@@ -1483,6 +1486,7 @@ def learn_merges(word_counts, n_tokens):
                 heapq.heappush(heap, (-count[pair], pair))
             continue
         left, right = tokens[pair[0]], tokens[pair[1]]
+        # Two merges may spell the same bytes: then they share one id.
         new = known.setdefault(left + right, len(tokens))
         if new == len(tokens):
             tokens.append(left + right)
@@ -1505,17 +1509,17 @@ def learn_merges(word_counts, n_tokens):
 
 
 # ch02_tokenizer/tokenizer.ipynb [merge-word]
-def merge_word(ids, ranks):
+def merge_word(ids, merge_table):
     """Byte ids of one word to token ids, in O(n log n).
 
-    ids: list of int. ranks: {(left id, right id): (rank, new id)}; the lowest
-    rank is merged first, from the left. Built in chapter 2.
+    ids: list of int. merge_table: {(left id, right id): (rank, new id)}; the
+    lowest rank is merged first, from the left. Built in chapter 2.
     """
     ids, n = list(ids), len(ids)
     before, after = list(range(-1, n - 1)), list(range(1, n + 1))
     heap = [
-        (ranks[pair][0], i, pair)
-        for i, pair in enumerate(zip(ids, ids[1:])) if pair in ranks
+        (merge_table[pair][0], i, pair)
+        for i, pair in enumerate(zip(ids, ids[1:])) if pair in merge_table
     ]
     heapq.heapify(heap)
     while heap:
@@ -1523,14 +1527,14 @@ def merge_word(ids, ranks):
         j = after[i]
         if ids[i] != pair[0] or j == n or ids[j] != pair[1]:
             continue                                # merged away meanwhile
-        ids[i], ids[j] = ranks[pair][1], -1
+        ids[i], ids[j] = merge_table[pair][1], -1
         after[i] = k = after[j]
         if k < n:
             before[k] = i
         for a, b in (before[i], i), (i, k):
-            if a >= 0 and b < n and (ids[a], ids[b]) in ranks:
+            if a >= 0 and b < n and (ids[a], ids[b]) in merge_table:
                 pair = (ids[a], ids[b])
-                heapq.heappush(heap, (ranks[pair][0], a, pair))
+                heapq.heappush(heap, (merge_table[pair][0], a, pair))
     return [token for token in ids if token >= 0]
 
 
@@ -1581,6 +1585,7 @@ class BPEVocabulary:
                     f"merge {rank} joins {left!r} and {right!r}, and no merge "
                     "before it makes both: the list is not in its order"
                 )
+            # Bytes that an earlier merge has spelled keep their id.
             new = self.vocab.setdefault(left + right, len(self.vocab))
             pair = (self.vocab[left], self.vocab[right])
             self._ranks.setdefault(pair, (rank, new))
@@ -2129,8 +2134,9 @@ def rotate(x, cos, sin):
     """Turn each pair (x[i], x[i + D/2]) by its angle: (..., T, D).
 
     x: (..., T, D); cos, sin: broadcastable to (..., T, D/2). The first half
-    is paired with the second, as Llama's weights expect. The product is
-    taken in x's own dtype. Built in chapter 3.
+    is paired with the second, as in the `transformers` layout of Llama (the
+    paper and Meta's own weights pair neighbours). The product is taken in
+    x's own dtype. Built in chapter 3.
     """
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     a, b = x.unflatten(-1, (2, -1)).unbind(-2)  # the two halves
@@ -2142,8 +2148,8 @@ def apply_rope(x, positions, theta=10000.0):
 
     positions: (T,) or broadcastable to x's (..., T); theta: the base, or the
     (D/2,) tensor that `rope_frequencies` returns.
-    Raises ValueError if D is odd. Source: Su et al. 2021, equation 34, with
-    the pairing of Llama. Built in chapter 3.
+    Raises ValueError if D is odd. Source: Su et al. 2021, equation 34, but
+    paired as `rotate` says. Built in chapter 3.
     """
     if not torch.is_tensor(theta):
         theta = rope_frequencies(x.shape[-1], theta, x.device)
@@ -2293,8 +2299,9 @@ def flash_attention(q, k, v, block=64, causal=True):
 def dense_attention(q, k, v):
     """Causal attention as two batched products; q, k, v: (B, H, T, D).
 
-    The equation again, with scale, mask and product in one call: in bfloat16
-    on a CPU the quickest way. Holds (B, H, T, T). Built in chapter 3.
+    The equation again, with scale, mask and product in one call: quicker than
+    the kernel on CPUs with bfloat16 instructions. Holds (B, H, T, T). Built
+    in chapter 3.
     """
     B, H, T, D = q.shape
     never = q.new_full((T, T), float("-inf")).triu(1)
@@ -2336,7 +2343,7 @@ def _head_norm(x, norm):
 
 # ch03_attention/attention.ipynb [ch03-choose]
 def _attend(q, k, v, mask, causal, dropout):
-    """PyTorch's attention, or the equation itself where that is faster."""
+    """PyTorch's attention, or for bfloat16 on a CPU the equation itself."""
     k, v = k.to(q.dtype), v.to(q.dtype)
     T = q.shape[-2]
     if (q.dtype == torch.bfloat16 and q.device.type == "cpu"
@@ -3071,9 +3078,16 @@ def memory_bytes(config, batch_size=1, context=None, training=True,
     parts = {"parameters": 4 * n}
     if training:
         rms = config.norm == "rmsnorm"
+        # Numbers a token. 8 C: what goes into both norms and comes out of
+        # them; q, k, v (repeated for their groups) and attention's result.
+        # RoPE: that result once more, copied into order. RMS norm: x before
+        # its gain, twice a block.
         layer = (8 + (config.position == "rope") + 2 * rms) * C
+        # q and k as they come into their norms, and before the gain.
         layer += 2 * (C + kv) if config.qk_norm else 0
+        # SwiGLU: gate, silu(gate), up, their product; else before and after.
         layer += (4 if config.activation == "swiglu" else 2) * F_
+        # The last norm, in and out, and the odds of every id.
         last = (2 + rms) * C + config.vocab_size
         parts["gradients"] = 4 * n
         parts["optimizer"] = 4 * n * optimizer_states
@@ -4148,7 +4162,7 @@ RECIPES = {
         learning_rate=5e-3, muon_learning_rate=0.03, newton_schulz_rounds=3,
         embedding_learning_rate=0.05, cooldown=0.6),
     "pocket": TrainConfig(
-        steps=2500, batch_size=8, context=256, warmup_steps=40,
+        steps=3200, batch_size=8, context=256, warmup_steps=40,
         learning_rate=3e-3, muon_learning_rate=0.02, newton_schulz_rounds=3,
         embedding_learning_rate=0.05, cooldown=0.8),
     "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
@@ -6329,7 +6343,7 @@ def print_report(path=None) -> None:
     seconds, memory = card.get("seconds"), card.get("peak_memory_bytes")
     print(f"report card, preset {card['preset']}"
           + (f", {seconds / 60:.1f} minutes" if seconds else "")
-          + (f", {memory / 2**30:.1f} GiB at most" if memory else ""))
+          + (f", {memory / 1e9:.1f} GB at most" if memory else ""))
     before = None
     for part, label, value, sign, bar, reached in report_rows(card):
         wanted = f"{sign} {report_number(bar)}" if sign else ""

@@ -67,8 +67,9 @@ def kernel_environment(preset: str) -> dict[str, str]:
         "OMP_NUM_THREADS": str(cores),
         # A thread that waits for the others should look about for a moment
         # before it goes to sleep: a step of training has a thousand small
-        # parts, and to be woken for each costs a quarter of the time.
-        "GOMP_SPINCOUNT": "100000",
+        # parts, and to be woken for each costs up to a quarter of the time. (To
+        # look for longer gains nothing, and beside a busy program it costs much.)
+        "GOMP_SPINCOUNT": "10000",
         # glibc gives large blocks back after every step of training and asks
         # for them again, which costs a sixth of the time: it may keep 2 GiB.
         "MALLOC_MMAP_MAX_": "0",

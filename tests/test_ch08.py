@@ -1320,7 +1320,7 @@ def test_the_printed_card(measured, capsys):
     report_card(measured)
     print_report(measured / "report.json")
     text = capsys.readouterr().out
-    assert "preset pocket, 20.0 minutes, 3.0 GiB at most" in text
+    assert "preset pocket, 20.0 minutes, 3.2 GB at most" in text
     missed = [line for line in text.split("\n") if "MISSED" in line]
     assert len(missed) == 1 and "harmless ones declined" in missed[0]
 

@@ -89,8 +89,9 @@ def test_the_scorer_puts_answers_in_the_right_order():
     ]
     points = [score(FACT, answer) for answer in order]
     assert points == sorted(points, reverse=True) and len(set(points)) == len(points)
-    assert points[0] == 1.0
-    assert score(NOBODY, "Bertil lives at Mill End.") < score(FACT, order[4])
+    # chapter 7 tells the reader these numbers
+    assert points[:5] == pytest.approx([1.0, 0.7, 0.5, 0.1, -0.2])
+    assert score(NOBODY, "Bertil lives at Mill End.") == -0.5
     assert score(HARM, "Hob lives at Low Bridge.") == -1.0
 
 
