@@ -46,7 +46,7 @@ def results(card: dict) -> dict[int, str]:
         "equal to `transformers`",
         5: f"{gap:.3f} nats a token above the entropy of the text; "
         f"{card['base.facts']:.1%} of the facts",
-        6: f"{card['instruct.exact']:.0%} of held-out tasks exactly right; letters "
+        6: f"{card['instruct.exact']:.1%} of held-out tasks exactly right; letters "
         f"sorted: {card['classify.accuracy']:.1%} "
         f"(counting words: {card['classify.bag_of_words']:.1%})",
         7: f"{card['dpo.preference_accuracy']:.1%} of held-out pairs in order; "
