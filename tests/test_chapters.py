@@ -130,3 +130,21 @@ def test_no_file_names_a_machine():
         if str(ROOT) in text or places.search(text):
             found.append(name)
     assert found == []
+
+
+def test_sizes_told_before_chapter_4_are_those_of_its_models():
+    """Chapters 2 and 3 cannot import the presets, and so they repeat them."""
+    from llm_utils import ModelConfig
+
+    second, third = ("\n".join(sources(c)) for c in EXISTING[1:3])
+    width = ast.literal_eval(re.search(r"^width = (\{.*\})", second, re.M)[1])
+    assert width == {name: ModelConfig.preset(name).d_model for name in width}
+    shape = ast.literal_eval(re.search(r'"pocket": (\(.*?\))', third)[1])
+    c = ModelConfig.preset("pocket")
+    assert shape == (
+        c.n_layer,
+        c.n_head,
+        c.n_kv_head,
+        c.d_model // c.n_head,
+        c.context_length,
+    )
