@@ -18,6 +18,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
 		| awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
 	@echo "  ch01…ch08  one chapter, if it or what it reads has changed"
+	@echo "  bench-data chapters 1 and 2 beside other tools; needs real text"
 
 env: $(READY)  ## the environment, in .venv
 
@@ -59,6 +60,9 @@ lint: $(READY)  ## style and spelling
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check book
 	@$(BIN)/codespell ch*/*.ipynb ch01_data/pocket_world book tests *.md
+
+bench-%: $(READY)  # figures beside other tools: results/bench-….json
+	@$(PY) book/bench.py $*
 
 record: $(READY)  ## write the outputs of the last run into the notebooks
 	@$(PY) book/record.py
