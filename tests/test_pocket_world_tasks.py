@@ -27,7 +27,7 @@ from pocket_world.tasks import (
 
 # Kinds that do not quote the stories, which have tests of their own.
 FIXED = [k for k in KINDS if k not in ("reading", "unknown", "summary")]
-PINNED = "9e3524c583ad7a7e3fefd8090e0aeb46f513dfb88d5933c02077bb745e0b48b0"
+PINNED = "24ced31a197af149336ae777e0e1dce7c929eb935f3e7332e48679d7a696c7d9"
 
 
 @pytest.fixture(scope="module")
@@ -231,10 +231,6 @@ CHOICE = {
     "step": "The highest is 14 pence.",
     "forms": ["the kettle costs most", "the kettle"],
 }  # fmt: skip
-HANDS = {
-    "is": "choice", "facts": [], "step": "The kettle: Hob, Ivy, Juno.",
-    "forms": ["Juno", "Juno has kettle"],
-}  # fmt: skip
 WORDS = {
     "is": "holds_words", "words": ["kettle", "wall"], "people": ["Hob"],
     "he": ["he"], "start": "Nobody was at Mill End when Hob got there.",
@@ -249,8 +245,6 @@ NO = {"is": "refusal"}
 NOTE = {"is": "note", "to": "Ivy", "words": ["news"]}
 
 RIGHT = [
-    (HANDS, "The kettle: Hob, Ivy, Juno. So Juno has the kettle."),
-    (HANDS, "Juno has the kettle. Now go away."),
     (HOME, "Hob lives at Low Bridge."),
     (HOME, "low bridge"),
     (HOME, "At Low Bridge."),
@@ -315,8 +309,6 @@ RIGHT = [
     (NOTE, "Dear Ivy, what is the news?"),
 ]
 WRONG = [
-    (HANDS, "The kettle: Hob, Juno. So Juno has the kettle."),
-    (HANDS, "The kettle: Hob, Ivy, Juno. So Ivy has the kettle."),
     (HOME, "Hob lives at High Bridge."),
     (HOME, "Ivy lives at Low Bridge."),
     (HOME, "She lives at Low Bridge."),
