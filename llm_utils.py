@@ -31,7 +31,7 @@ import unicodedata
 import warnings
 import zlib
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -95,7 +95,10 @@ __all__ = [
     "merge_pair",
     "GPT2_PATTERN",
     "DIGIT_PATTERN",
+    "lay_out_words",
     "index_pairs",
+    "merge_places",
+    "every_second",
     "learn_merges",
     "merge_word",
     "SPECIAL_TOKENS",
@@ -1446,19 +1449,70 @@ GPT2_PATTERN = (
 DIGIT_PATTERN = GPT2_PATTERN.replace(r"?\p{N}+", r"?\p{N}")
 
 
-# ch02_tokenizer/tokenizer.ipynb [index-pairs]
-def index_pairs(words, copies):
-    """How often each pair stands in `words`, and in which of them.
+# ch02_tokenizer/tokenizer.ipynb [lay-out-words]
+def lay_out_words(word_counts, byte_ids):
+    """Distinct words in one row: the ids of their bytes, −1 behind each word.
 
-    words: lists of ids. copies: how often each word occurs. Returns
-    ({pair: count}, {pair: set of word numbers}). Built in chapter 2.
+    word_counts: {word as bytes: how often it occurs}. byte_ids: {byte: id}.
+    Returns (ids, copies), int64 arrays of one length: what stands at each
+    place, and how often its word occurs. Built in chapter 2.
     """
-    count, where = defaultdict(int), defaultdict(set)
-    for i, ids in enumerate(words):
-        for pair in zip(ids, ids[1:]):
-            count[pair] += copies[i]
-            where[pair].add(i)
-    return count, where
+    row = b"".join([word + b"\0" for word in word_counts])
+    lengths = np.fromiter(map(len, word_counts), int) + 1
+    table = np.array([byte_ids[bytes([byte])] for byte in range(256)])
+    ids = table[np.frombuffer(row, dtype=np.uint8)]
+    ids[np.cumsum(lengths) - 1] = -1
+    return ids, np.repeat(np.fromiter(word_counts.values(), int), lengths)
+
+
+# ch02_tokenizer/tokenizer.ipynb [index-pairs]
+def index_pairs(at, ids, after, copies):
+    """The pairs that begin at the places `at`: pair, count, places of each.
+
+    at: int64 array, increasing for each pair. ids, copies: as
+    `lay_out_words` gives them; after: the place behind each. Yields
+    ((left id, right id), copies in all, array of places). Built in chapter 2.
+    """
+    left, right = ids[at], ids[after[at]]
+    inside = (left >= 0) & (right >= 0)
+    at, keys = at[inside], (left[inside] << 32) + right[inside]
+    if len(at) == 0:
+        return
+    order = np.argsort(keys, kind="stable")
+    at, keys = at[order], keys[order]
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    counts = np.add.reduceat(copies[at], first).tolist()
+    left, right = keys[first] >> 32, keys[first] & 0xFFFFFFFF
+    edges = [*first.tolist(), len(at)]
+    pairs = zip(left.tolist(), right.tolist())
+    for pair, count, i, j in zip(pairs, counts, edges, edges[1:]):
+        yield pair, count, at[i:j]
+
+
+# ch02_tokenizer/tokenizer.ipynb [merge-places]
+def merge_places(places, new, ids, before, after):
+    """Put `new` for the pairs that begin at `places`, which do not overlap.
+
+    ids, before, after: changed in place. Returns the places at which a new
+    pair begins now. Built in chapter 2.
+    """
+    second = after[places]
+    beyond = after[second]
+    ids[places], ids[second] = new, -1
+    after[places], before[beyond] = beyond, places
+    ahead = before[places]
+    return np.concatenate([ahead[ids[ahead] != new], places])
+
+
+def every_second(places, after):
+    """Of each run of `places` that touch, the first, the third, and so on.
+
+    Built in chapter 2.
+    """
+    number = np.arange(len(places))
+    begins = np.append(True, places[1:] != after[places[:-1]])
+    run = np.maximum.accumulate(np.where(begins, number, 0))
+    return places[(number - run) % 2 == 0]
 
 
 # ch02_tokenizer/tokenizer.ipynb [learn-merges]
@@ -1473,38 +1527,41 @@ def learn_merges(word_counts, n_tokens):
     """
     tokens = [bytes([byte]) for byte in byte_alphabet()]
     known = {token: i for i, token in enumerate(tokens)}
-    words = [[known[bytes([byte])] for byte in word] for word in word_counts]
-    copies = list(word_counts.values())
-    count, where = index_pairs(words, copies)
-    heap = [(-n, pair) for pair, n in count.items()]
-    heapq.heapify(heap)
-    merges, saved = [], []
+    ids, copies = lay_out_words(word_counts, known)
+    row = np.arange(len(ids))
+    before, after = np.roll(row, 1), np.roll(row, -1)    # a ring: no ends
+    heap, where, merges, saved = [], {}, [], []
+
+    def file(at):
+        for pair, count, places in index_pairs(at, ids, after, copies):
+            if pair in where:
+                places = np.union1d(where[pair], places)
+                count = int(copies[places].sum())
+            where[pair] = places
+            heapq.heappush(heap, (-count, pair))
+
+    file(row)
     while heap and len(tokens) < 256 + n_tokens:
-        filed, pair = heapq.heappop(heap)
-        if -filed != count[pair]:                    # out of date: file again
-            if count[pair] > 0:
-                heapq.heappush(heap, (-count[pair], pair))
+        promised, pair = heapq.heappop(heap)
+        places = where.pop(pair, row[:0])
+        fits = (ids[places] == pair[0]) & (ids[after[places]] == pair[1])
+        places = places[fits]
+        count = int(copies[places].sum())
+        if count < -promised:                        # out of date
+            if count > 0:
+                where[pair] = places
+                heapq.heappush(heap, (-count, pair))
             continue
         left, right = tokens[pair[0]], tokens[pair[1]]
         # Two merges may spell the same bytes: then they share one id.
         new = known.setdefault(left + right, len(tokens))
         if new == len(tokens):
             tokens.append(left + right)
+        if pair[0] == pair[1]:
+            places = every_second(places, after)
         merges.append((left, right))
-        saved.append(0)
-        fresh = set()
-        for i in where.pop(pair):
-            old, words[i] = words[i], merge_pair(words[i], pair, new)
-            saved[-1] += copies[i] * (len(old) - len(words[i]))
-            for p in zip(old, old[1:]):
-                count[p] -= copies[i]
-            for p in zip(words[i], words[i][1:]):
-                count[p] += copies[i]
-                where[p].add(i)
-                if new in p:
-                    fresh.add(p)
-        for p in fresh:
-            heapq.heappush(heap, (-count[p], p))
+        saved.append(int(copies[places].sum()))
+        file(merge_places(places, new, ids, before, after))
     return merges, saved
 
 
