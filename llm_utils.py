@@ -1526,42 +1526,35 @@ def learn_merges(word_counts, n_tokens):
     Source: Sennrich et al. 2016, algorithm 1. Built in chapter 2.
     """
     tokens = [bytes([byte]) for byte in byte_alphabet()]
-    known = {token: i for i, token in enumerate(tokens)}
-    ids, copies = lay_out_words(word_counts, known)
+    byte_ids = {token: i for i, token in enumerate(tokens)}
+    ids, copies = lay_out_words(word_counts, byte_ids)
     row = np.arange(len(ids))
     before, after = np.roll(row, 1), np.roll(row, -1)    # a ring: no ends
     heap, where, merges, saved = [], {}, [], []
 
     def file(at):
         for pair, count, places in index_pairs(at, ids, after, copies):
-            if pair in where:
-                places = np.union1d(where[pair], places)
-                count = int(copies[places].sum())
             where[pair] = places
             heapq.heappush(heap, (-count, pair))
 
     file(row)
-    while heap and len(tokens) < 256 + n_tokens:
+    while heap and len(merges) < n_tokens:
         promised, pair = heapq.heappop(heap)
-        places = where.pop(pair, row[:0])
+        places = where.pop(pair)
         fits = (ids[places] == pair[0]) & (ids[after[places]] == pair[1])
         places = places[fits]
         count = int(copies[places].sum())
-        if count < -promised:                        # out of date
+        if count < -promised:                    # out of date: file again
             if count > 0:
                 where[pair] = places
                 heapq.heappush(heap, (-count, pair))
             continue
-        left, right = tokens[pair[0]], tokens[pair[1]]
-        # Two merges may spell the same bytes: then they share one id.
-        new = known.setdefault(left + right, len(tokens))
-        if new == len(tokens):
-            tokens.append(left + right)
         if pair[0] == pair[1]:
             places = every_second(places, after)
-        merges.append((left, right))
+        merges.append((tokens[pair[0]], tokens[pair[1]]))
         saved.append(int(copies[places].sum()))
-        file(merge_places(places, new, ids, before, after))
+        tokens.append(b"".join(merges[-1]))
+        file(merge_places(places, len(tokens) - 1, ids, before, after))
     return merges, saved
 
 
