@@ -19,6 +19,7 @@ import itertools
 import json
 import lzma
 import math
+import multiprocessing
 import os
 import platform
 import random
@@ -31,9 +32,12 @@ import unicodedata
 import warnings
 import zlib
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain, islice
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +118,15 @@ __all__ = [
     "BPEFiles",
     "document_text",
     "BPETokenizer",
+    "read_documents",
+    "start_encoder",
+    "encode_block",
+    "cut_blocks",
+    "encode_documents",
     "ShardWriter",
+    "CorpusWriter",
+    "resumable_folder",
+    "write_index",
     "write_shards",
     "TokenArray",
     "TokenDataset",
@@ -1942,6 +1954,74 @@ class BPETokenizer(BPEFiles):
         )
 
 
+# ch02_tokenizer/tokenizer.ipynb [read-documents]
+def read_documents(docs):
+    """(text, nats) of each document, checked; nats are NaN where unknown.
+
+    docs: iterable of str, of UTF-8 bytes or of dicts with "text" and maybe
+    "nats". ValueError as from `document_text`. Built in chapter 2.
+    """
+    for number, document in enumerate(docs):
+        text = document_text(document, number)
+        nats = document.get("nats") if isinstance(document, dict) else None
+        yield text, np.nan if nats is None else nats
+
+
+# ch02_tokenizer/tokenizer.ipynb [encode-workers]
+def start_encoder(encode):
+    """What a helper does first: keep `encode`, and watch over its parent.
+
+    Built in chapter 2.
+    """
+    def leave_with_parent():
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    encode_block.encode = encode
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def encode_block(texts):
+    """Ids of each text, by a helper's encoder. Built in chapter 2."""
+    return [array("H", encode_block.encode(text)) for text in texts]
+
+
+# ch02_tokenizer/tokenizer.ipynb [encode-documents]
+def cut_blocks(documents, size=1_000_000):
+    """Lists of documents, of about `size` characters. Built in chapter 2."""
+    block, filled = [], 0
+    for document in documents:
+        block.append(document)
+        filled += len(document[0])
+        if filled >= size:
+            yield block
+            block, filled = [], 0
+    if block:
+        yield block
+
+
+def encode_documents(documents, encode, workers=1):
+    """(text, nats, ids) for each (text, nats), in order.
+
+    encode: text to ids below 65,536. workers: processes that encode; with
+    one, it is done here. Built in chapter 2.
+    """
+    if workers == 1:
+        yield from ((text, nats, encode(text)) for text, nats in documents)
+        return
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else None)
+    under_way = deque()
+    with ProcessPoolExecutor(workers, context, start_encoder, [encode]) as pool:
+        for block in chain(cut_blocks(documents), [[]] * 2 * workers):
+            work = pool.submit(encode_block, [text for text, _ in block])
+            under_way.append((block, work))
+            if len(under_way) > 2 * workers:
+                block, work = under_way.popleft()
+                for (text, nats), ids in zip(block, work.result()):
+                    yield text, nats, ids
+
+
 # ch02_tokenizer/tokenizer.ipynb [shard-writer]
 class ShardWriter:
     """Ids in, files of `shard_tokens` ids out (uint16, little-endian).
@@ -1974,19 +2054,136 @@ class ShardWriter:
                             "sha256": sha256_file(file)})
 
 
+# ch02_tokenizer/tokenizer.ipynb [corpus-writer]
+class CorpusWriter(ShardWriter):
+    """Writes documents, and can take up the work of one that was stopped.
+
+    stamp: what the ids depend on beside the texts, as a str. Attributes, as
+    well as those of `ShardWriter`: `bytes`, and for each document `starts`
+    (its first token) and `nats`. Built in chapter 2.
+    """
+
+    def __init__(self, folder, shard_tokens, stamp):
+        super().__init__(folder, shard_tokens)
+        self.starts, self.nats, self.bytes, self._noted = [], [], 0, 0
+        self._digest = hashlib.sha256(f"{stamp} {shard_tokens}".encode())
+
+    def write(self, text, nats, ids) -> None:
+        """Append a document."""
+        self._read(text, nats)
+        self.starts.append(self.tokens)
+        self.add(ids)
+
+    def take_up(self, documents, encode) -> None:
+        """Go on after the shards that have notes, if there are any.
+
+        documents: iterator of (text, nats), read as far as shards are done.
+        ValueError if they are not those of the notes.
+        """
+        expected = None
+        while about := self._next_note():
+            self.starts += about.pop("starts")
+            expected = about.pop("digest")
+            self.shards.append(about)
+            self.tokens += about["tokens"]
+        self._noted = len(self.starts)
+        for text, nats in islice(documents, len(self.starts)):
+            self._read(text, nats)
+        if expected not in (None, self._digest.hexdigest()):
+            raise ValueError(
+                f"the shards in {self.folder} were begun with other documents, "
+                "another tokenizer or another shard size: remove that folder"
+            )
+        if self.starts:                  # the last of them may go on
+            self.add(encode(text)[self.tokens - self.starts[-1] :])
+
+    def _next_note(self):
+        note = self.folder / f"{len(self.shards):05d}.json"
+        about = read_json(note) if note.exists() else None
+        file = note.with_suffix(".bin")
+        whole = about and file.exists() and sha256_file(file) == about["sha256"]
+        return about if whole else None
+
+    def _read(self, text, nats):
+        text = text.encode("utf-8")
+        self.nats.append(nats)
+        self.bytes += len(text)
+        self._digest.update(b"%d %a " % (len(text), nats) + text)
+
+    def _write(self, ids):
+        super()._write(ids)
+        if len(ids) == self.shard_tokens:
+            note = self.folder / f"{len(self.shards) - 1:05d}.json"
+            begun, self._noted = self.starts[self._noted :], len(self.starts)
+            write_json(note, self.shards[-1] | {
+                "starts": begun, "digest": self._digest.hexdigest()})
+
+
+# ch02_tokenizer/tokenizer.ipynb [resumable-folder]
+@contextlib.contextmanager
+def resumable_folder(path):
+    """Yield a hidden folder beside `path`, as an earlier attempt left it.
+
+    If all goes well it is renamed over `path`; if not, it stays for the next
+    attempt, unless no shard in it is whole. Built in chapter 2.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+    except BaseException:
+        if not any(part.glob("[0-9]*.json")):
+            shutil.rmtree(part)
+        raise
+    with atomic_folder(path) as whole:
+        whole.rmdir()
+        os.replace(part, whole)
+
+
+# ch02_tokenizer/tokenizer.ipynb [write-index]
+def write_index(folder, writer, tokenizer) -> dict:
+    """Write what a `CorpusWriter` knows beside its shards; return the index.
+
+    Files that the index does not name are removed. Built in chapter 2.
+    """
+    np.save(folder / "starts.npy", np.array(writer.starts, dtype=np.uint64))
+    np.save(folder / "nats.npy", np.array(writer.nats, dtype=np.float64))
+    total = float(np.sum(writer.nats))
+    index = {
+        "tokenizer_sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size, "tokens": writer.tokens,
+        "bytes": writer.bytes, "nats": None if np.isnan(total) else total,
+        "documents": len(writer.starts), "shards": writer.shards,
+        "sha256": {name: sha256_file(folder / name)
+                   for name in ("starts.npy", "nats.npy")},
+    }
+    write_json(folder / "index.json", index)
+    named = {"index.json", *index["sha256"]}
+    named |= {shard["file"] for shard in writer.shards}
+    for file in Path(folder).iterdir():
+        if file.name not in named:
+            file.unlink()
+    return index
+
+
 # ch02_tokenizer/tokenizer.ipynb [write-shards]
 def write_shards(docs, tokenizer, folder, split="train",
-                 shard_tokens=100_000_000, encode=None) -> dict:
+                 shard_tokens=100_000_000, encode=None, workers=1,
+                 resume=False) -> dict:
     """Write documents as token ids into folder/split; return the index.
 
     docs: iterable of str or dicts with "text" and maybe "nats"; each one's
     ids are followed by <|endoftext|>. shard_tokens: ids a file, 2 bytes each.
     encode: text to ids, if not `tokenizer.encode`; for a large corpus take
-    `tokenizer.to_tiktoken().encode_ordinary`. Written: the shards,
-    `starts.npy` (uint64, first token of each document), `nats.npy` (float64,
-    NaN if unknown), `index.json`. ValueError if the vocabulary does not fit
-    16 bits or has no <|endoftext|>, or if there is no text; then nothing is
-    left behind. Built in chapter 2.
+    `tokenizer.to_tiktoken().encode_ordinary`. workers: processes that
+    encode; the files do not depend on it. resume: keep whole shards when
+    stopped, and go on from those that an earlier attempt kept.
+    Written: the shards, `starts.npy` (uint64, first token of each document),
+    `nats.npy` (float64, NaN if unknown), `index.json`. ValueError if the
+    vocabulary does not fit 16 bits or has no <|endoftext|>, if there is no
+    text (then nothing is left behind), or if an earlier attempt had other
+    documents. Built in chapter 2.
     """
     end, encode = tokenizer.end_of_text, encode or tokenizer.encode
     if tokenizer.vocab_size > 65_536 or end is None:
@@ -1994,32 +2191,17 @@ def write_shards(docs, tokenizer, folder, split="train",
             "shards need a vocabulary with <|endoftext|> and at most 65,536 "
             f"ids; this one has {tokenizer.vocab_size} ids, {end=}"
         )
-    starts, nats, n_bytes = [], [], 0
-    with atomic_folder(Path(folder) / split) as part:
-        writer = ShardWriter(part, shard_tokens)
-        for number, document in enumerate(docs):
-            text = document_text(document, number)
-            known = document.get("nats") if isinstance(document, dict) else None
-            starts.append(writer.tokens)
-            nats.append(np.nan if known is None else known)
-            writer.add([*encode(text), end])
-            n_bytes += len(text.encode("utf-8"))
-        if n_bytes == 0:
+    place = resumable_folder if resume else atomic_folder
+    with place(Path(folder) / split) as part:
+        documents = read_documents(docs)
+        writer = CorpusWriter(part, shard_tokens, tokenizer.sha256)
+        writer.take_up(documents, lambda text: [*encode(text), end])
+        for text, nats, ids in encode_documents(documents, encode, workers):
+            writer.write(text, nats, [*ids, end])
+        if writer.bytes == 0:
             raise ValueError(f"the {split} corpus is empty: nothing to write")
         writer.close()
-        np.save(part / "starts.npy", np.array(starts, dtype=np.uint64))
-        np.save(part / "nats.npy", np.array(nats, dtype=np.float64))
-        total = float(np.sum(nats))
-        index = {
-            "tokenizer_sha256": tokenizer.sha256,
-            "vocab_size": tokenizer.vocab_size, "tokens": writer.tokens,
-            "bytes": n_bytes, "nats": None if np.isnan(total) else total,
-            "documents": len(starts), "shards": writer.shards,
-            "sha256": {name: sha256_file(part / name)
-                       for name in ("starts.npy", "nats.npy")},
-        }
-        write_json(part / "index.json", index)
-    return index
+        return write_index(part, writer, tokenizer)
 
 
 # ch02_tokenizer/tokenizer.ipynb [token-array]
