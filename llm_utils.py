@@ -1630,7 +1630,8 @@ class BPEVocabulary:
 
     merges: pairs of bytes in the order learned. special_tokens: names, which
     take the last ids. pattern: how a text is cut before merging; it must
-    cover every character and have no capturing group. Attributes: `vocab`
+    cover every character and have no capturing group. ValueError if the
+    merges are out of order or spell a special token. Attributes: `vocab`
     {bytes: id}, `special_tokens` {name: id}, `token_bytes[id]`,
     `vocab_size`, `end_of_text` (the id of <|endoftext|>, or None).
     """
@@ -1652,6 +1653,11 @@ class BPEVocabulary:
             pair = (self.vocab[left], self.vocab[right])
             self._ranks.setdefault(pair, (rank, new))
         names = list(special_tokens)
+        if spelled := [n for n in names if n.encode("utf-8") in self.vocab]:
+            raise ValueError(
+                f"the merges spell {spelled[0]!r}, the name of a special "
+                "token: give that token a name that no text contains"
+            )
         self.token_bytes = [*self.vocab, *(n.encode("utf-8") for n in names)]
         self.vocab_size = len(self.token_bytes)
         self.special_tokens = dict(
