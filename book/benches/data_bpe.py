@@ -112,5 +112,3 @@ def measure(megabytes=10, vocab_size=8192, skip=0, rounds=3) -> dict:
         **slow,
         "times_textbook": slow["textbook_seconds"] / times["ours_seconds"],
     }
-
-
