@@ -75,6 +75,15 @@ def textbook(train_slow, texts, n_bytes, saved, first=2) -> dict:
     }
 
 
+def compression(n_bytes, saved) -> dict:
+    """Bytes per token of the texts with vocabularies of 256, 512, 1,024 …"""
+    left = [n_bytes]
+    for less in saved:
+        left.append(left[-1] - less)
+    sizes = [2**k for k in range(8, 17) if 2**k <= 256 + len(saved)]
+    return {str(size): n_bytes / left[size - 256] for size in sizes}
+
+
 def measure(megabytes=10, vocab_size=8192, skip=0, rounds=3) -> dict:
     """skip: documents to pass over, for texts that were not seen before."""
     train_slow, train_with_tokenizers = chapter_functions()
@@ -100,8 +109,8 @@ def measure(megabytes=10, vocab_size=8192, skip=0, rounds=3) -> dict:
     for text in texts:
         counts.update(llm_utils.regex.findall(GPT2_PATTERN, text))
     words = {word.encode(): n for word, n in counts.items()}
-    _, saved = llm_utils.learn_merges(words, vocab_size - 256)
-    slow = textbook(train_slow, texts, n_bytes, saved)
+    _, saved = llm_utils.learn_merges(words, 2 * vocab_size - 256)
+    slow = textbook(train_slow, texts, n_bytes, saved[: vocab_size - 256])
     return {
         "megabytes": n_bytes / 1e6,
         "documents_skipped": skip,
@@ -111,4 +120,5 @@ def measure(megabytes=10, vocab_size=8192, skip=0, rounds=3) -> dict:
         **times,
         **slow,
         "times_textbook": slow["textbook_seconds"] / times["ours_seconds"],
+        "bytes_per_token": compression(n_bytes, saved),
     }
