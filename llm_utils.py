@@ -108,6 +108,7 @@ __all__ = [
     "SPECIAL_TOKENS",
     "split_special",
     "BPEVocabulary",
+    "to_utf8",
     "BPECoder",
     "LETTERS",
     "spell_token",
@@ -1683,6 +1684,21 @@ class BPEVocabulary:
         return self.decode_bytes(ids).decode("utf-8", errors)
 
 
+# ch02_tokenizer/tokenizer.ipynb [to-utf8]
+def to_utf8(text: str) -> bytes:
+    """`text` in UTF-8; ValueError on half a character (a surrogate).
+
+    Built in chapter 2.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text holds {text[error.start]!a}, half of a character: "
+            "read its file again as UTF-8 with errors='replace'"
+        ) from None
+
+
 # ch02_tokenizer/tokenizer.ipynb [coder-code]
 class BPECoder(BPEVocabulary):
     """A vocabulary that also turns text into ids. Built in chapter 2."""
@@ -1714,14 +1730,7 @@ class BPECoder(BPEVocabulary):
         return ids
 
     def _encode_word(self, word: str) -> list[int]:
-        try:
-            word_bytes = word.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the text holds {word[error.start]!a}, half of a character: "
-                "read its file again as UTF-8 with errors='replace'"
-            ) from None
-        ids = [self.vocab[bytes([byte])] for byte in word_bytes]
+        ids = [self.vocab[bytes([byte])] for byte in to_utf8(word)]
         ids = merge_word(ids, self._ranks)
         if len(self._cache) < self.cache_size:
             self._cache[word] = ids
@@ -1911,8 +1920,9 @@ class BPETokenizer(BPEFiles):
         """Learn a vocabulary of `vocab_size` ids, special tokens included.
 
         texts: iterable of str. It is smaller when no pair is left to merge.
-        ValueError if there is no text, or if `vocab_size` has no room for
-        bytes and special tokens, or more than 16-bit ids can tell apart.
+        ValueError if there is no text or half a character, or if `vocab_size`
+        has no room for bytes and special tokens, or is more than 16-bit ids
+        can tell apart.
         """
         least = max(257, 256 + len(special_tokens))
         if not least <= vocab_size <= 65_536:
@@ -1926,7 +1936,7 @@ class BPETokenizer(BPEFiles):
             counts.update(split(document_text(text, number)))
         if not counts:
             raise ValueError("the corpus is empty: there is no text to learn")
-        words = {word.encode("utf-8"): n for word, n in counts.items()}
+        words = {to_utf8(word): n for word, n in counts.items()}
         room = vocab_size - 256 - len(special_tokens)
         return cls(learn_merges(words, room)[0], special_tokens, pattern)
 
@@ -2111,7 +2121,7 @@ class CorpusWriter(ShardWriter):
         return about if whole else None
 
     def _read(self, text, nats):
-        text = text.encode("utf-8")
+        text = to_utf8(text)
         self.nats.append(nats)
         self.bytes += len(text)
         self._digest.update(b"%d %a " % (len(text), nats) + text)
@@ -2183,7 +2193,8 @@ def write_shards(docs, tokenizer, folder, split="train",
     ids are followed by <|endoftext|>. shard_tokens: ids a file, 2 bytes each.
     encode: text to ids, if not `tokenizer.encode`; for a large corpus take
     `tokenizer.to_tiktoken().encode_ordinary`. workers: processes that
-    encode; the files do not depend on it. resume: keep whole shards when
+    encode; the files do not depend on it (where a system cannot fork, `encode`
+    must be picklable). resume: keep whole shards when
     stopped, and go on from those that an earlier attempt kept.
     Written: the shards, `starts.npy` (uint64, first token of each document),
     `nats.npy` (float64, NaN if unknown), `index.json`. ValueError if the

@@ -1,5 +1,6 @@
 """Chapter 2 in depth: any text, any size, any number of workers, any attack."""
 
+import gzip
 import json
 import lzma
 import os
@@ -261,7 +262,7 @@ def test_gpt2_ids_of_real_text_equal_tiktoken(real_data):
 
 def strings_of(file):
     """Every string in a file of the real folder."""
-    opener = {".xz": lzma.open, ".gz": __import__("gzip").open}
+    opener = {".xz": lzma.open, ".gz": gzip.open}
     with opener.get(file.suffix, open)(file, "rt", encoding="utf-8") as lines:
         for line in lines:
             yield line
@@ -583,3 +584,13 @@ def test_a_kill_in_the_middle_loses_no_whole_shard(tmp_path, workers):
     command[3:] = [str(undisturbed), "1"]
     assert subprocess.run(command, cwd=ROOT).returncode == 0
     assert files_of(tmp_path / "train") == files_of(undisturbed / "train")
+
+
+def test_half_a_character_is_named_wherever_it_comes_in(tmp_path):
+    ours, text = small_tokenizer(), "half \ud83e"
+    with pytest.raises(ValueError, match="half of a character"):
+        BPETokenizer.train([text], 300)
+    quick = ours.to_tiktoken().encode_ordinary  # would replace it
+    with pytest.raises(ValueError, match="half of a character"):
+        write_shards([text], ours, tmp_path, encode=quick)
+    assert os.listdir(tmp_path) == []
