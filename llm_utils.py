@@ -19,6 +19,7 @@ import itertools
 import json
 import lzma
 import math
+import multiprocessing
 import os
 import platform
 import random
@@ -31,9 +32,12 @@ import unicodedata
 import warnings
 import zlib
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter, deque
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import chain, islice
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -95,12 +99,16 @@ __all__ = [
     "merge_pair",
     "GPT2_PATTERN",
     "DIGIT_PATTERN",
+    "lay_out_words",
     "index_pairs",
+    "merge_places",
+    "every_second",
     "learn_merges",
     "merge_word",
     "SPECIAL_TOKENS",
     "split_special",
     "BPEVocabulary",
+    "to_utf8",
     "BPECoder",
     "LETTERS",
     "spell_token",
@@ -111,7 +119,15 @@ __all__ = [
     "BPEFiles",
     "document_text",
     "BPETokenizer",
+    "read_documents",
+    "start_encoder",
+    "encode_block",
+    "cut_blocks",
+    "encode_documents",
     "ShardWriter",
+    "CorpusWriter",
+    "resumable_folder",
+    "write_index",
     "write_shards",
     "TokenArray",
     "TokenDataset",
@@ -1446,19 +1462,70 @@ GPT2_PATTERN = (
 DIGIT_PATTERN = GPT2_PATTERN.replace(r"?\p{N}+", r"?\p{N}")
 
 
-# ch02_tokenizer/tokenizer.ipynb [index-pairs]
-def index_pairs(words, copies):
-    """How often each pair stands in `words`, and in which of them.
+# ch02_tokenizer/tokenizer.ipynb [lay-out-words]
+def lay_out_words(word_counts, byte_ids):
+    """Distinct words in one row: the ids of their bytes, −1 behind each word.
 
-    words: lists of ids. copies: how often each word occurs. Returns
-    ({pair: count}, {pair: set of word numbers}). Built in chapter 2.
+    word_counts: {word as bytes: how often it occurs}. byte_ids: {byte: id}.
+    Returns (ids, copies), int64 arrays of one length: what stands at each
+    place, and how often its word occurs. Built in chapter 2.
     """
-    count, where = defaultdict(int), defaultdict(set)
-    for i, ids in enumerate(words):
-        for pair in zip(ids, ids[1:]):
-            count[pair] += copies[i]
-            where[pair].add(i)
-    return count, where
+    row = b"".join([word + b"\0" for word in word_counts])
+    lengths = np.fromiter(map(len, word_counts), int) + 1
+    table = np.array([byte_ids[bytes([byte])] for byte in range(256)])
+    ids = table[np.frombuffer(row, dtype=np.uint8)]
+    ids[np.cumsum(lengths) - 1] = -1
+    return ids, np.repeat(np.fromiter(word_counts.values(), int), lengths)
+
+
+# ch02_tokenizer/tokenizer.ipynb [index-pairs]
+def index_pairs(at, ids, after, copies):
+    """The pairs that begin at the places `at`: pair, count, places of each.
+
+    at: int64 array, increasing for each pair. ids, copies: as
+    `lay_out_words` gives them; after: the place behind each. Yields
+    ((left id, right id), copies in all, array of places). Built in chapter 2.
+    """
+    left, right = ids[at], ids[after[at]]
+    inside = (left >= 0) & (right >= 0)
+    at, keys = at[inside], (left[inside] << 32) + right[inside]
+    if len(at) == 0:
+        return
+    order = np.argsort(keys, kind="stable")
+    at, keys = at[order], keys[order]
+    first = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    counts = np.add.reduceat(copies[at], first).tolist()
+    left, right = keys[first] >> 32, keys[first] & 0xFFFFFFFF
+    edges = [*first.tolist(), len(at)]
+    pairs = zip(left.tolist(), right.tolist())
+    for pair, count, i, j in zip(pairs, counts, edges, edges[1:]):
+        yield pair, count, at[i:j]
+
+
+# ch02_tokenizer/tokenizer.ipynb [merge-places]
+def merge_places(places, new, ids, before, after):
+    """Put `new` for the pairs that begin at `places`, which do not overlap.
+
+    ids, before, after: changed in place. Returns the places at which a new
+    pair begins now. Built in chapter 2.
+    """
+    second = after[places]
+    beyond = after[second]
+    ids[places], ids[second] = new, -1
+    after[places], before[beyond] = beyond, places
+    ahead = before[places]
+    return np.concatenate([ahead[ids[ahead] != new], places])
+
+
+def every_second(places, after):
+    """Of each run of `places` that touch, the first, the third, and so on.
+
+    Built in chapter 2.
+    """
+    number = np.arange(len(places))
+    begins = np.append(True, places[1:] != after[places[:-1]])
+    run = np.maximum.accumulate(np.where(begins, number, 0))
+    return places[(number - run) % 2 == 0]
 
 
 # ch02_tokenizer/tokenizer.ipynb [learn-merges]
@@ -1472,39 +1539,35 @@ def learn_merges(word_counts, n_tokens):
     Source: Sennrich et al. 2016, algorithm 1. Built in chapter 2.
     """
     tokens = [bytes([byte]) for byte in byte_alphabet()]
-    known = {token: i for i, token in enumerate(tokens)}
-    words = [[known[bytes([byte])] for byte in word] for word in word_counts]
-    copies = list(word_counts.values())
-    count, where = index_pairs(words, copies)
-    heap = [(-n, pair) for pair, n in count.items()]
-    heapq.heapify(heap)
-    merges, saved = [], []
-    while heap and len(tokens) < 256 + n_tokens:
-        filed, pair = heapq.heappop(heap)
-        if -filed != count[pair]:                    # out of date: file again
-            if count[pair] > 0:
-                heapq.heappush(heap, (-count[pair], pair))
+    byte_ids = {token: i for i, token in enumerate(tokens)}
+    ids, copies = lay_out_words(word_counts, byte_ids)
+    row = np.arange(len(ids))
+    before, after = np.roll(row, 1), np.roll(row, -1)    # a ring: no ends
+    heap, where, merges, saved = [], {}, [], []
+
+    def file(at):
+        for pair, count, places in index_pairs(at, ids, after, copies):
+            where[pair] = places
+            heapq.heappush(heap, (-count, pair))
+
+    file(row)
+    while heap and len(merges) < n_tokens:
+        promised, pair = heapq.heappop(heap)
+        places = where.pop(pair)
+        fits = (ids[places] == pair[0]) & (ids[after[places]] == pair[1])
+        places = places[fits]
+        count = int(copies[places].sum())
+        if count < -promised:                    # out of date: file again
+            if count > 0:
+                where[pair] = places
+                heapq.heappush(heap, (-count, pair))
             continue
-        left, right = tokens[pair[0]], tokens[pair[1]]
-        # Two merges may spell the same bytes: then they share one id.
-        new = known.setdefault(left + right, len(tokens))
-        if new == len(tokens):
-            tokens.append(left + right)
-        merges.append((left, right))
-        saved.append(0)
-        fresh = set()
-        for i in where.pop(pair):
-            old, words[i] = words[i], merge_pair(words[i], pair, new)
-            saved[-1] += copies[i] * (len(old) - len(words[i]))
-            for p in zip(old, old[1:]):
-                count[p] -= copies[i]
-            for p in zip(words[i], words[i][1:]):
-                count[p] += copies[i]
-                where[p].add(i)
-                if new in p:
-                    fresh.add(p)
-        for p in fresh:
-            heapq.heappush(heap, (-count[p], p))
+        if pair[0] == pair[1]:
+            places = every_second(places, after)
+        merges.append((tokens[pair[0]], tokens[pair[1]]))
+        saved.append(int(copies[places].sum()))
+        tokens.append(b"".join(merges[-1]))
+        file(merge_places(places, len(tokens) - 1, ids, before, after))
     return merges, saved
 
 
@@ -1568,7 +1631,8 @@ class BPEVocabulary:
 
     merges: pairs of bytes in the order learned. special_tokens: names, which
     take the last ids. pattern: how a text is cut before merging; it must
-    cover every character and have no capturing group. Attributes: `vocab`
+    cover every character and have no capturing group. ValueError if the
+    merges are out of order or spell a special token. Attributes: `vocab`
     {bytes: id}, `special_tokens` {name: id}, `token_bytes[id]`,
     `vocab_size`, `end_of_text` (the id of <|endoftext|>, or None).
     """
@@ -1590,6 +1654,11 @@ class BPEVocabulary:
             pair = (self.vocab[left], self.vocab[right])
             self._ranks.setdefault(pair, (rank, new))
         names = list(special_tokens)
+        if spelled := [n for n in names if n.encode("utf-8") in self.vocab]:
+            raise ValueError(
+                f"the merges spell {spelled[0]!r}, the name of a special "
+                "token: give that token a name that no text contains"
+            )
         self.token_bytes = [*self.vocab, *(n.encode("utf-8") for n in names)]
         self.vocab_size = len(self.token_bytes)
         self.special_tokens = dict(
@@ -1613,6 +1682,21 @@ class BPEVocabulary:
     def decode(self, ids, errors: str = "replace") -> str:
         """The text of `ids`; bytes that are no character become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors)
+
+
+# ch02_tokenizer/tokenizer.ipynb [to-utf8]
+def to_utf8(text: str) -> bytes:
+    """`text` in UTF-8; ValueError on half a character (a surrogate).
+
+    Built in chapter 2.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text holds {text[error.start]!a}, half of a character: "
+            "read its file again as UTF-8 with errors='replace'"
+        ) from None
 
 
 # ch02_tokenizer/tokenizer.ipynb [coder-code]
@@ -1646,14 +1730,7 @@ class BPECoder(BPEVocabulary):
         return ids
 
     def _encode_word(self, word: str) -> list[int]:
-        try:
-            word_bytes = word.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the text holds {word[error.start]!a}, half of a character: "
-                "read its file again as UTF-8 with errors='replace'"
-            ) from None
-        ids = [self.vocab[bytes([byte])] for byte in word_bytes]
+        ids = [self.vocab[bytes([byte])] for byte in to_utf8(word)]
         ids = merge_word(ids, self._ranks)
         if len(self._cache) < self.cache_size:
             self._cache[word] = ids
@@ -1843,8 +1920,9 @@ class BPETokenizer(BPEFiles):
         """Learn a vocabulary of `vocab_size` ids, special tokens included.
 
         texts: iterable of str. It is smaller when no pair is left to merge.
-        ValueError if there is no text, or if `vocab_size` has no room for
-        bytes and special tokens, or more than 16-bit ids can tell apart.
+        ValueError if there is no text or half a character, or if `vocab_size`
+        has no room for bytes and special tokens, or is more than 16-bit ids
+        can tell apart.
         """
         least = max(257, 256 + len(special_tokens))
         if not least <= vocab_size <= 65_536:
@@ -1858,7 +1936,7 @@ class BPETokenizer(BPEFiles):
             counts.update(split(document_text(text, number)))
         if not counts:
             raise ValueError("the corpus is empty: there is no text to learn")
-        words = {word.encode("utf-8"): n for word, n in counts.items()}
+        words = {to_utf8(word): n for word, n in counts.items()}
         room = vocab_size - 256 - len(special_tokens)
         return cls(learn_merges(words, room)[0], special_tokens, pattern)
 
@@ -1890,6 +1968,74 @@ class BPETokenizer(BPEFiles):
             tokenizer_object=Tokenizer.from_str(tokenizer_json(self)),
             eos_token=end, pad_token=end, clean_up_tokenization_spaces=False,
         )
+
+
+# ch02_tokenizer/tokenizer.ipynb [read-documents]
+def read_documents(docs):
+    """(text, nats) of each document, checked; nats are NaN where unknown.
+
+    docs: iterable of str, of UTF-8 bytes or of dicts with "text" and maybe
+    "nats". ValueError as from `document_text`. Built in chapter 2.
+    """
+    for number, document in enumerate(docs):
+        text = document_text(document, number)
+        nats = document.get("nats") if isinstance(document, dict) else None
+        yield text, np.nan if nats is None else nats
+
+
+# ch02_tokenizer/tokenizer.ipynb [encode-workers]
+def start_encoder(encode):
+    """What a helper does first: keep `encode`, and watch over its parent.
+
+    Built in chapter 2.
+    """
+    def leave_with_parent():
+        wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    encode_block.encode = encode
+    threading.Thread(target=leave_with_parent, daemon=True).start()
+
+
+def encode_block(texts):
+    """Ids of each text, by a helper's encoder. Built in chapter 2."""
+    return [array("H", encode_block.encode(text)) for text in texts]
+
+
+# ch02_tokenizer/tokenizer.ipynb [encode-documents]
+def cut_blocks(documents, size=1_000_000):
+    """Lists of documents, of about `size` characters. Built in chapter 2."""
+    block, filled = [], 0
+    for document in documents:
+        block.append(document)
+        filled += len(document[0])
+        if filled >= size:
+            yield block
+            block, filled = [], 0
+    if block:
+        yield block
+
+
+def encode_documents(documents, encode, workers=1):
+    """(text, nats, ids) for each (text, nats), in order.
+
+    encode: text to ids below 65,536. workers: processes that encode; with
+    one, it is done here. Built in chapter 2.
+    """
+    if workers == 1:
+        yield from ((text, nats, encode(text)) for text, nats in documents)
+        return
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else None)
+    under_way = deque()
+    with ProcessPoolExecutor(workers, context, start_encoder, [encode]) as pool:
+        for block in chain(cut_blocks(documents), [[]] * 2 * workers):
+            work = pool.submit(encode_block, [text for text, _ in block])
+            under_way.append((block, work))
+            if len(under_way) > 2 * workers:
+                block, work = under_way.popleft()
+                for (text, nats), ids in zip(block, work.result()):
+                    yield text, nats, ids
 
 
 # ch02_tokenizer/tokenizer.ipynb [shard-writer]
@@ -1924,19 +2070,137 @@ class ShardWriter:
                             "sha256": sha256_file(file)})
 
 
+# ch02_tokenizer/tokenizer.ipynb [corpus-writer]
+class CorpusWriter(ShardWriter):
+    """Writes documents, and can take up the work of one that was stopped.
+
+    stamp: what the ids depend on beside the texts, as a str. Attributes, as
+    well as those of `ShardWriter`: `bytes`, and for each document `starts`
+    (its first token) and `nats`. Built in chapter 2.
+    """
+
+    def __init__(self, folder, shard_tokens, stamp):
+        super().__init__(folder, shard_tokens)
+        self.starts, self.nats, self.bytes, self._noted = [], [], 0, 0
+        self._digest = hashlib.sha256(f"{stamp} {shard_tokens}".encode())
+
+    def write(self, text, nats, ids) -> None:
+        """Append a document."""
+        self._read(text, nats)
+        self.starts.append(self.tokens)
+        self.add(ids)
+
+    def take_up(self, documents, encode) -> None:
+        """Go on after the shards that have notes, if there are any.
+
+        documents: iterator of (text, nats), read as far as shards are done.
+        ValueError if they are not those of the notes.
+        """
+        expected = None
+        while about := self._next_note():
+            self.starts += about.pop("starts")
+            expected = about.pop("digest")
+            self.shards.append(about)
+            self.tokens += about["tokens"]
+        self._noted = len(self.starts)
+        for text, nats in islice(documents, len(self.starts)):
+            self._read(text, nats)
+        if expected not in (None, self._digest.hexdigest()):
+            raise ValueError(
+                f"the shards in {self.folder} were begun with other documents, "
+                "another tokenizer or another shard size: remove that folder"
+            )
+        if self.starts:                  # the last of them may go on
+            self.add(encode(text)[self.tokens - self.starts[-1] :])
+
+    def _next_note(self):
+        note = self.folder / f"{len(self.shards):05d}.json"
+        about = read_json(note) if note.exists() else None
+        file = note.with_suffix(".bin")
+        whole = about and file.exists() and sha256_file(file) == about["sha256"]
+        return about if whole else None
+
+    def _read(self, text, nats):
+        text = to_utf8(text)
+        self.nats.append(nats)
+        self.bytes += len(text)
+        self._digest.update(b"%d %a " % (len(text), nats) + text)
+
+    def _write(self, ids):
+        super()._write(ids)
+        if len(ids) == self.shard_tokens:
+            note = self.folder / f"{len(self.shards) - 1:05d}.json"
+            begun, self._noted = self.starts[self._noted :], len(self.starts)
+            write_json(note, self.shards[-1] | {
+                "starts": begun, "digest": self._digest.hexdigest()})
+
+
+# ch02_tokenizer/tokenizer.ipynb [resumable-folder]
+@contextlib.contextmanager
+def resumable_folder(path):
+    """Yield a hidden folder beside `path`, as an earlier attempt left it.
+
+    If all goes well it is renamed over `path`; if not, it stays for the next
+    attempt, unless no shard in it is whole. Built in chapter 2.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
+    except BaseException:
+        if not any(part.glob("[0-9]*.json")):
+            shutil.rmtree(part)
+        raise
+    with atomic_folder(path) as whole:
+        whole.rmdir()
+        os.replace(part, whole)
+
+
+# ch02_tokenizer/tokenizer.ipynb [write-index]
+def write_index(folder, writer, tokenizer) -> dict:
+    """Write what a `CorpusWriter` knows beside its shards; return the index.
+
+    Files that the index does not name are removed. Built in chapter 2.
+    """
+    np.save(folder / "starts.npy", np.array(writer.starts, dtype=np.uint64))
+    np.save(folder / "nats.npy", np.array(writer.nats, dtype=np.float64))
+    total = float(np.sum(writer.nats))
+    index = {
+        "tokenizer_sha256": tokenizer.sha256,
+        "vocab_size": tokenizer.vocab_size, "tokens": writer.tokens,
+        "bytes": writer.bytes, "nats": None if np.isnan(total) else total,
+        "documents": len(writer.starts), "shards": writer.shards,
+        "sha256": {name: sha256_file(folder / name)
+                   for name in ("starts.npy", "nats.npy")},
+    }
+    write_json(folder / "index.json", index)
+    named = {"index.json", *index["sha256"]}
+    named |= {shard["file"] for shard in writer.shards}
+    for file in Path(folder).iterdir():
+        if file.name not in named:
+            file.unlink()
+    return index
+
+
 # ch02_tokenizer/tokenizer.ipynb [write-shards]
 def write_shards(docs, tokenizer, folder, split="train",
-                 shard_tokens=100_000_000, encode=None) -> dict:
+                 shard_tokens=100_000_000, encode=None, workers=1,
+                 resume=False) -> dict:
     """Write documents as token ids into folder/split; return the index.
 
     docs: iterable of str or dicts with "text" and maybe "nats"; each one's
     ids are followed by <|endoftext|>. shard_tokens: ids a file, 2 bytes each.
     encode: text to ids, if not `tokenizer.encode`; for a large corpus take
-    `tokenizer.to_tiktoken().encode_ordinary`. Written: the shards,
-    `starts.npy` (uint64, first token of each document), `nats.npy` (float64,
-    NaN if unknown), `index.json`. ValueError if the vocabulary does not fit
-    16 bits or has no <|endoftext|>, or if there is no text; then nothing is
-    left behind. Built in chapter 2.
+    `tokenizer.to_tiktoken().encode_ordinary`. workers: processes that
+    encode; the files do not depend on it (where a system cannot fork, `encode`
+    must be picklable). resume: keep whole shards when
+    stopped, and go on from those that an earlier attempt kept.
+    Written: the shards, `starts.npy` (uint64, first token of each document),
+    `nats.npy` (float64, NaN if unknown), `index.json`. ValueError if the
+    vocabulary does not fit 16 bits or has no <|endoftext|>, if there is no
+    text (then nothing is left behind), or if an earlier attempt had other
+    documents. Built in chapter 2.
     """
     end, encode = tokenizer.end_of_text, encode or tokenizer.encode
     if tokenizer.vocab_size > 65_536 or end is None:
@@ -1944,32 +2208,17 @@ def write_shards(docs, tokenizer, folder, split="train",
             "shards need a vocabulary with <|endoftext|> and at most 65,536 "
             f"ids; this one has {tokenizer.vocab_size} ids, {end=}"
         )
-    starts, nats, n_bytes = [], [], 0
-    with atomic_folder(Path(folder) / split) as part:
-        writer = ShardWriter(part, shard_tokens)
-        for number, document in enumerate(docs):
-            text = document_text(document, number)
-            known = document.get("nats") if isinstance(document, dict) else None
-            starts.append(writer.tokens)
-            nats.append(np.nan if known is None else known)
-            writer.add([*encode(text), end])
-            n_bytes += len(text.encode("utf-8"))
-        if n_bytes == 0:
+    place = resumable_folder if resume else atomic_folder
+    with place(Path(folder) / split) as part:
+        documents = read_documents(docs)
+        writer = CorpusWriter(part, shard_tokens, tokenizer.sha256)
+        writer.take_up(documents, lambda text: [*encode(text), end])
+        for text, nats, ids in encode_documents(documents, encode, workers):
+            writer.write(text, nats, [*ids, end])
+        if writer.bytes == 0:
             raise ValueError(f"the {split} corpus is empty: nothing to write")
         writer.close()
-        np.save(part / "starts.npy", np.array(starts, dtype=np.uint64))
-        np.save(part / "nats.npy", np.array(nats, dtype=np.float64))
-        total = float(np.sum(nats))
-        index = {
-            "tokenizer_sha256": tokenizer.sha256,
-            "vocab_size": tokenizer.vocab_size, "tokens": writer.tokens,
-            "bytes": n_bytes, "nats": None if np.isnan(total) else total,
-            "documents": len(starts), "shards": writer.shards,
-            "sha256": {name: sha256_file(part / name)
-                       for name in ("starts.npy", "nats.npy")},
-        }
-        write_json(part / "index.json", index)
-    return index
+        return write_index(part, writer, tokenizer)
 
 
 # ch02_tokenizer/tokenizer.ipynb [token-array]
