@@ -5,6 +5,7 @@ the notebook cell named above each piece, then export again.
 """
 
 import asyncio
+import atexit
 import codecs
 import contextlib
 import copy
@@ -19,6 +20,7 @@ import itertools
 import json
 import lzma
 import math
+import mmap
 import os
 import platform
 import random
@@ -87,7 +89,10 @@ __all__ = [
     "redact_pii",
     "corpus_split",
     "open_compressed",
+    "CODE_LANGUAGES",
     "CORPUS_SUFFIXES",
+    "LONGEST_RECORD",
+    "page_title",
     "corpus_files",
     "read_corpus",
     "load_corpus",
@@ -1192,81 +1197,276 @@ def corpus_split(text: str, held_out: float = 1 / 16) -> str:
 
 
 # ch01_data/data.ipynb [export-open]
+class _ZstdFile(io.RawIOBase):
+    """The bytes inside a .zst file; OSError where it was cut short."""
+
+    def __init__(self, path):
+        from fastwarc.stream_io import ZstdReader
+
+        self._reader = ZstdReader(str(path))
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = self._reader.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def open_compressed(path):
     """Open a plain, .gz, .xz or .zst file for reading bytes.
 
-    Built in chapter 1.
+    A file that was cut short raises OSError or EOFError when reading comes
+    to its end. Built in chapter 1.
     """
     suffix = Path(path).suffix
     if suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise ImportError(
-                f"{path} is compressed with zstandard: `pip install zstandard`"
-            ) from None
-        return io.BufferedReader(
-            zstandard.ZstdDecompressor().stream_reader(
-                open(path, "rb"), read_across_frames=True
-            )
-        )
+        return io.BufferedReader(_ZstdFile(path), 2**16)
     return {".gz": gzip.open, ".xz": lzma.open}.get(suffix, open)(path, "rb")
+
+
+# ch01_data/data.ipynb [export-kinds]
+CODE_LANGUAGES = {
+    ".c": "C", ".h": "C", ".cc": "C++", ".cpp": "C++", ".hpp": "C++",
+    ".cs": "C#", ".go": "Go", ".hs": "Haskell", ".java": "Java",
+    ".js": "JavaScript", ".jl": "Julia", ".kt": "Kotlin", ".lua": "Lua",
+    ".php": "PHP", ".pl": "Perl", ".py": "Python", ".r": "R", ".rb": "Ruby",
+    ".rs": "Rust", ".scala": "Scala", ".sh": "Shell", ".sql": "SQL",
+    ".swift": "Swift", ".ts": "TypeScript",
+}  # fmt: skip
+CORPUS_SUFFIXES = (
+    ".txt", ".md", ".html", ".htm", ".jsonl", ".parquet", ".warc", ".wet",
+    *CODE_LANGUAGES,
+)  # fmt: skip
+# Of a file of text so many characters are read at a time, and of anything
+# else nothing longer is taken for one record: memory has to have a bound.
+LONGEST_RECORD = 2**25
+
+
+def _kind(path) -> str:
+    """The suffix of a file's name, before that of its compression."""
+    suffixes = [s.lower() for s in Path(path).suffixes]
+    while suffixes and suffixes[-1] in (".gz", ".xz", ".zst"):
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
 
 
 # ch01_data/data.ipynb [export-records]
 _TEXT_COLUMNS = ("text", "content", "document", "body", "story", "html")
 
 
-def _text_in(row, column):
-    """The text of a record, or an error that says what it has instead."""
-    if not isinstance(row, dict):
+class _NotText(Exception):
+    """Says why a record is nothing to read, though nothing is wrong."""
+
+
+def _attempt(read, *args):
+    """What `read` gives, or the error that says why it cannot."""
+    try:
+        return read(*args)
+    except (ValueError, RecursionError, OSError, _NotText) as error:
+        return error
+
+
+def page_title(html: str | bytes) -> str:
+    """The title of a page, or else its first heading, or else "".
+
+    Built in chapter 1.
+    """
+    root = parse_html(html)
+    for path in (".//title", ".//h1") if root is not None else ():
+        node = root.find(path)
+        words = [] if node is None else "".join(node.itertext()).split()
+        if words:
+            return clean_text(" ".join(words))
+    return ""
+
+
+def _page_row(html):
+    """The row of a web page."""
+    return {"text": extract_text(html), "title": page_title(html)}
+
+
+# ch01_data/data.ipynb [export-json]
+def _json_row(record, column):
+    """The row of an object, or an error that says what it has instead."""
+    if not isinstance(record, dict):
         raise ValueError("not an object")
     names = (column,) if column else _TEXT_COLUMNS
-    for name in names:
-        if isinstance(row.get(name), str):
-            text = row[name]
-            return extract_text(text) if name == "html" else text
-    raise ValueError(f"no text in {' or '.join(names)}; it has {list(row)}")
+    have = {k: v for k, v in record.items() if isinstance(v, str)}
+    name = next((name for name in names if name in have), None)
+    if name is None:
+        raise ValueError(f"no text in {' or '.join(names)}; it has {[*record]}")
+    row = {"source": have["url"]} if "url" in have else {}
+    keep = ("source", "title", "language")
+    row |= {key: have[key] for key in keep if key in have}
+    found = {"text": have[name]} if name != "html" else _page_row(have[name])
+    return found | row
 
 
-def _file_records(path, column):
-    """Yield (where, text or error) for each record of one file."""
-    kind = next(
-        s for s in reversed(path.suffixes) if s not in (".gz", ".xz", ".zst")
-    )
-    if kind == ".parquet":
-        import pyarrow.parquet as parquet
+def _json_rows(file, path, column):
+    """Yield (place, row or error) for each line of JSON Lines."""
+    number = 0
+    while line := file.readline(LONGEST_RECORD + 1):
+        number += 1
+        where = f"{path}, line {number}"
+        if len(line) > LONGEST_RECORD:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(LONGEST_RECORD)
+            yield where, ValueError(f"longer than {LONGEST_RECORD:,} bytes")
+        elif line.strip():
+            yield where, _attempt(
+                lambda: _json_row(json.loads(line.decode("utf-8-sig")), column)
+            )
 
+
+# ch01_data/data.ipynb [export-parquet]
+def _parquet_rows(path, column):
+    """Yield (place, row or error) for each row of a Parquet file."""
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path, buffer_size=2**20) as file:
+        names = (column,) if column else _TEXT_COLUMNS
+        have = file.schema_arrow.names
+        if not set(names) & set(have):
+            raise ValueError(f"no text in {' or '.join(names)}; it has {have}")
+        wanted = {*names, "source", "url", "title", "language"}
+        columns = [name for name in have if name in wanted]
+        done = end = 0
+        for group in range(file.num_row_groups):
+            end += file.metadata.row_group(group).num_rows
+            try:
+                for batch in file.iter_batches(
+                    64, row_groups=[group], columns=columns
+                ):
+                    for record in _batch_records(batch):
+                        done += 1
+                        yield f"{path}, row {done}", (
+                            record if isinstance(record, Exception)
+                            else _attempt(_json_row, record, column)
+                        )  # fmt: skip
+            except (OSError, ValueError) as error:
+                for done in range(done + 1, end + 1):
+                    yield f"{path}, row {done}", error
+
+
+def _batch_records(batch):
+    """The records of a batch; for one that is not UTF-8, the error."""
+    records = _attempt(batch.to_pylist)
+    if isinstance(records, Exception):
+        ones = [batch.slice(i, 1) for i in range(len(batch))]
+        return [_attempt(lambda one=one: one.to_pylist()[0]) for one in ones]
+    return records
+
+
+# ch01_data/data.ipynb [export-text]
+def _text_rows(file, path):
+    """Yield (place, row or error) for a file of text, in pieces if long."""
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as stream:
         number = 0
-        for batch in parquet.ParquetFile(path).iter_batches(1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number}", lambda: _text_in(row, column)
-        return
-    with open_compressed(path) as file:
-        if kind in (".html", ".htm"):
-            data = file.read()
-            yield str(path), lambda: extract_text(data)
-        elif kind in (".txt", ".md"):
-            data = file.read()
-            yield str(path), lambda: data.decode("utf-8-sig")
-        else:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield (
-                        f"{path}, line {number}",
-                        lambda: _text_in(json.loads(line.decode()), column),
-                    )
+        while text := stream.read(LONGEST_RECORD):
+            text += stream.readline(LONGEST_RECORD)
+            number += 1
+            where = f"{path}, part {number}" if number > 1 else str(path)
+            yield where, _attempt(_text_row, text, _kind(path), number)
+
+
+def _text_row(text, kind, number):
+    """The row of a piece of text, Markdown or code."""
+    if "\0" in text:
+        raise ValueError("it holds zero bytes: not text, or UTF-16")
+    heading = re.search(r"^#{1,6} +(.+?)[ #\r]*$", text, re.M)
+    title = heading[1] if kind == ".md" and number == 1 and heading else ""
+    return {
+        "text": text, "title": title, "language": CODE_LANGUAGES.get(kind, "")
+    }  # fmt: skip
+
+
+# ch01_data/data.ipynb [export-archived]
+_PAGE_TYPES = ("text/html", "application/xhtml+xml")
+
+
+def _archived_row(record):
+    """The row of a WARC record; _NotText if it holds no page."""
+    length = record.content_length
+    if length > LONGEST_RECORD:
+        raise ValueError(f"longer than {LONGEST_RECORD:,} bytes")
+    source = record.headers.get("WARC-Target-URI")
+    record.freeze()  # reads it whole: errors from here on are its own
+    if not record.headers.get("Content-Length", "").strip().isdigit():
+        raise ValueError("the record does not say how long it is")
+    if source is None or record.content_length < length:
+        raise ValueError("the record was cut short")
+    if record.headers.get("WARC-Type") == "conversion":
+        text = record.reader.read().decode("utf-8")
+        return {"text": text, "source": source, "title": ""}
+    record.parse_http(auto_decode="all")
+    status = record.http_headers.status_code if record.http_headers else None
+    if status != 200:
+        raise _NotText(f"HTTP status {status}")
+    if record.http_content_type not in _PAGE_TYPES:
+        raise _NotText(f"content type {record.http_content_type}")
+    html, charset = record.reader.read(), record.http_charset
+    if len(html) > LONGEST_RECORD:
+        raise ValueError(f"longer than {LONGEST_RECORD:,} bytes")
+    if charset and html[:1] == b"<" and b"charset" not in html[:4096]:
+        html = f"<meta charset={charset}>".encode() + html
+    return _page_row(html) | {"source": source}
+
+
+# ch01_data/data.ipynb [export-archive]
+_RECORD_MARKS = {".gz": b"\x1f\x8b\x08", ".zst": b"\x28\xb5\x2f\xfd"}
+
+
+def _find_mark(path, mark: bytes, start: int) -> int:
+    """The first place of `mark` in a file from `start` on, or -1."""
+    with open(path, "rb") as file:
+        if start >= os.fstat(file.fileno()).st_size:
+            return -1
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(mark, start)
+
+
+def _archive_rows(path):
+    """Yield (place, row or error) for the records of a WARC or WET file.
+
+    After an error the reading is taken up again at the place of the error,
+    and if that is in vain, at the next mark behind it.
+    """
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    wanted = int(WarcRecordType.response) | int(WarcRecordType.conversion)
+    mark = _RECORD_MARKS.get(path.suffix, b"WARC/1.")
+    at, told = 0, -1
+    while at >= 0:
+        try:
+            with open(path, "rb") as file:
+                file.seek(at)
+                for record in ArchiveIterator(file, wanted, parse_http=False):
+                    at = record.stream_pos
+                    try:
+                        row = _archived_row(record)
+                    except _NotText as reason:
+                        row = reason
+                    yield f"{path}, byte {at}", row
+                    at += 1
+            return
+        except (OSError, ValueError) as error:
+            bad = _find_mark(path, mark, at)
+            if bad < 0 or bad != told:
+                yield f"{path}, byte {max(at - 1, bad, 0)}", error
+            if bad < 0:
+                return
+            at = _find_mark(path, mark, bad + 1) if bad == told else bad
+            told = bad
 
 
 # ch01_data/data.ipynb [export-local]
-CORPUS_SUFFIXES = (".txt", ".md", ".html", ".htm", ".jsonl", ".parquet")
-
-
 def corpus_files(source) -> list[Path]:
     """The files that a path, a folder or a glob stands for, in order.
 
-    Built in chapter 1.
+    Of a folder those whose suffix is in CORPUS_SUFFIXES, plain or compressed;
+    hidden ones are left out. Built in chapter 1.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -1281,38 +1481,85 @@ def corpus_files(source) -> list[Path]:
         and not any(part.startswith(".") for part in f.relative_to(
             path if path.is_dir() else f.parent
         ).parts)
-        and any(s in CORPUS_SUFFIXES for s in f.suffixes)
+        and _kind(f) in CORPUS_SUFFIXES
     )
 
 
-def read_corpus(files, column=None):
-    """Yield {"text", "source"} for each record that can be read.
+# ch01_data/data.ipynb [export-file]
+def _file_rows(path, column):
+    """Yield (place, row or error) for each record of one file."""
+    kind = _kind(path)
+    if kind == ".parquet":
+        yield from _parquet_rows(path, column)
+    elif kind in (".warc", ".wet"):
+        yield from _archive_rows(path)
+    else:
+        with open_compressed(path) as file:
+            if kind in (".html", ".htm"):
+                data = file.read(LONGEST_RECORD + 1)
+                if len(data) > LONGEST_RECORD:
+                    raise ValueError(f"longer than {LONGEST_RECORD:,} bytes")
+                yield str(path), _attempt(_page_row, data)
+            elif kind in (".txt", ".md", *CODE_LANGUAGES):
+                yield from _text_rows(file, path)
+            else:
+                yield from _json_rows(file, path, column)
+
+
+def _whole_file_rows(path, column):
+    """As `_file_rows`, with an error of the file itself as the last of all."""
+    try:
+        yield from _file_rows(path, column)
+    except Exception as error:  # the rest of the file is lost
+        yield str(path), error
+
+
+# ch01_data/data.ipynb [export-read]
+def _checked(row, path):
+    """A row with all its fields; ValueError if one cannot be written."""
+    row = {"text": row["text"], "source": row.get("source") or str(path),
+           "title": row.get("title", ""), "language": row.get("language", "")}
+    for value in row.values():
+        if not value.isascii():
+            value.encode()
+    return row
+
+
+def read_corpus(files, column: str | None = None, log: dict | None = None):
+    """Yield {"text", "source", "title", "language"} for each readable record.
 
     What cannot be read (not UTF-8, not JSON, no text, cut short) is skipped,
     and a warning at the end of each file says how much and names the first.
-    Built in chapter 1.
+    `log` is emptied and then counts `files`, `texts`, `empty` texts, records
+    `passed_over` by reason (no page in them), and `unreadable` by file:
+    {"records": how many, "first": where and why}. Built in chapter 1.
     """
+    log = {} if log is None else log
+    log.clear()
+    log |= {"files": 0, "texts": 0, "empty": 0, "passed_over": {},
+            "unreadable": {}}
     for path in map(Path, files):
-        bad, example = 0, ""
-        records = _file_records(path, column)
-        while True:
-            try:
-                where, read = next(records)
-            except StopIteration:
-                break
-            except Exception as error:  # the rest of the file is lost
-                bad, example = bad + 1, example or f"{path}: {error}"
-                break
-            try:
-                text = read()
-            except (ValueError, RecursionError) as error:
-                bad, example = bad + 1, example or f"{where}: {error}"
-                continue
-            if text.strip():
-                yield {"text": text, "source": str(path)}
-        if bad:
+        log["files"] += 1
+        bad = {"records": 0, "first": ""}
+        for where, row in _whole_file_rows(path, column):
+            if isinstance(row, dict):
+                row = _attempt(_checked, row, path)
+            if isinstance(row, _NotText):
+                passed = log["passed_over"]
+                passed[str(row)] = passed.get(str(row), 0) + 1
+            elif isinstance(row, Exception):
+                bad["records"] += 1
+                bad["first"] = bad["first"] or f"{where}: {row}"
+            elif not row["text"].strip():
+                log["empty"] += 1
+            else:
+                log["texts"] += 1
+                yield row
+        if bad["records"]:
+            log["unreadable"][str(path)] = bad
             warnings.warn(
-                f"{path.name}: {bad} unreadable, skipped; first {example}",
+                f"{path.name}: {bad['records']} unreadable, skipped; "
+                f"first {bad['first']}",
                 stacklevel=2,
             )
 
@@ -1327,7 +1574,7 @@ def _is_local(source) -> bool:
         if not corpus_files(name):
             raise FileNotFoundError(f"no file matches {name}")
         return True
-    suffixed = any(s in CORPUS_SUFFIXES for s in Path(name).suffixes)
+    suffixed = _kind(name) in CORPUS_SUFFIXES
     if suffixed or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise FileNotFoundError(f"there is no {name}")
     return False
@@ -1345,6 +1592,80 @@ def _with_text_column(data, column, source):
     return data if found == "text" else data.rename_column(found, "text")
 
 
+# ch01_data/data.ipynb [export-scratch]
+def _scratch_folder() -> Path:
+    """A new folder that is removed when Python ends."""
+    try:
+        place = artifact()
+        place.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(dir=place, prefix=".corpus.")
+    except OSError:  # outside the book, or it may not be written to
+        folder = tempfile.mkdtemp(prefix="corpus.")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+# ch01_data/data.ipynb [export-disk]
+def _row_batches(rows, n_rows=1000, n_bytes=2**25):
+    """Lists of rows, each of a bounded size."""
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += len(row["text"])
+        if len(batch) == n_rows or size >= n_bytes:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _on_disk(rows):
+    """A `datasets.Dataset` of rows in a file; None if there are none."""
+    import datasets
+    import pyarrow as pa
+
+    file, writer, schema = _scratch_folder() / "rows.arrow", None, None
+    with contextlib.ExitStack() as stack:
+        for batch in _row_batches(rows):
+            table = pa.RecordBatch.from_pylist(batch, schema)
+            if writer is None:
+                schema = table.schema
+                sink = stack.enter_context(pa.OSFile(str(file), "wb"))
+                writer = stack.enter_context(pa.ipc.new_stream(sink, schema))
+            writer.write_batch(table)
+    return writer and datasets.Dataset.from_file(str(file))
+
+
+# ch01_data/data.ipynb [export-load-rows]
+def _valley_rows(split, n, seed):
+    """Rows of Pocket World, with their nats and genre."""
+    from pocket_world.documents import documents
+
+    n = {"smoke": 1000}.get(preset(), 20000) if n is None else n
+    for d in documents(n, seed, split):
+        yield {"text": d.text, "source": "pocket_world", "title": "",
+               "language": "", "nats": d.nats, "genre": d.genre}
+
+
+def _local_rows(source, split, column, held_out, log):
+    """A function that iterates over the rows of a split of local files."""
+    files = corpus_files(source)
+    named = [f for f in files if f.name.split(".")[0] == split]
+    if not named and not held_out and split != "train":
+        raise ValueError(
+            f"{source} has no file named {split}.*: "
+            "give held_out, the share to set aside"
+        )
+
+    def rows():
+        whole = named or not held_out
+        for row in read_corpus(named or files, column, log):
+            if whole or corpus_split(row["text"], held_out) == split:
+                yield row
+
+    return rows
+
+
 # ch01_data/data.ipynb [export-load]
 def load_corpus(
     source="pocket_world",
@@ -1354,57 +1675,44 @@ def load_corpus(
     held_out: float = 0.0,
     n: int | None = None,
     seed: int = 1,
+    log: dict | None = None,
     **options,
 ):
     """A corpus as a `datasets` data set with a `text` column.
 
     source: "pocket_world" (then `n` documents of the `seed`); a file, folder
-    or glob of .txt, .md, .html, .jsonl (plain, .gz, .xz, .zst) or .parquet;
-    or the id of a data set on the Hub (`options` go to `load_dataset`).
-    split: a folder may hold files named after it ("train.jsonl"); otherwise
-    `held_out` is the share of texts set aside for "validation", and for
-    "test". column: the field that holds the text. streaming: an
-    IterableDataset, which is never held in memory; else a Dataset.
-    Unreadable records are skipped with a warning. Raises ValueError if there
-    is no text, FileNotFoundError if there is no such path. Built in chapter 1.
+    or glob of .txt, .md, .html, source code, .jsonl (these plain, .gz, .xz
+    or .zst), .parquet, .warc or .wet (plain, .gz, .zst), with the columns of
+    `read_corpus`; or the id of a data set on the Hub (`options` go to
+    `load_dataset`). split: a folder may hold files named after it
+    ("train.jsonl"); otherwise `held_out` is the share of texts set aside for
+    "validation", and for "test". column: the field that holds the text.
+    streaming: an IterableDataset; else a Dataset, whose rows lie on disk.
+    Unreadable records are skipped with a warning, and `log` tells of them as
+    in `read_corpus`, after each pass anew. Raises ValueError if there is no
+    text, FileNotFoundError if there is no such path. Built in chapter 1.
     """
     import datasets
 
+    log = {} if log is None else log
     if str(source) == "pocket_world":
-        from pocket_world.documents import documents
-
-        keep = ("text", "nats", "genre")
-        n = {"smoke": 1000}.get(preset(), 20000) if n is None else n
-
-        def rows():
-            for document in documents(n, seed, split):
-                yield {key: getattr(document, key) for key in keep}
+        rows = functools.partial(_valley_rows, split, n, seed)
     elif not _is_local(source):
         data = datasets.load_dataset(
             str(source), split=split, streaming=streaming, **options
         )
         return _with_text_column(data, column, source)
     else:
-        files = corpus_files(source)
-        named = [f for f in files if f.name.split(".")[0] == split]
-        if not named and not held_out and split != "train":
-            raise ValueError(
-                f"{source} has no file named {split}.*: "
-                "give held_out, the share to set aside"
-            )
-
-        def rows():
-            for row in read_corpus(named or files, column):
-                whole = named or not held_out
-                if whole or corpus_split(row["text"], held_out) == split:
-                    yield row
-
-    first = next(rows(), None)
-    if first is None:
-        raise ValueError(f"no text for {split!r} in {source}")
+        rows = _local_rows(source, split, column, held_out, log)
     if streaming:
-        return datasets.IterableDataset.from_generator(rows)
-    return datasets.Dataset.from_list(list(rows()))
+        found = next(rows(), None) and datasets.IterableDataset.from_generator(
+            rows
+        )
+    else:
+        found = _on_disk(rows())
+    if found is None:
+        raise ValueError(f"no text for {split!r} in {source}")
+    return found
 
 
 # ch02_tokenizer/tokenizer.ipynb [alphabet-code]
