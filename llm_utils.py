@@ -36,6 +36,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,8 @@ __all__ = [
     "deduplicate",
     "redact_pii",
     "corpus_split",
+    "contamination",
+    "decontaminate",
     "open_compressed",
     "CODE_LANGUAGES",
     "CORPUS_SUFFIXES",
@@ -96,6 +99,13 @@ __all__ = [
     "corpus_files",
     "read_corpus",
     "load_corpus",
+    "mix_corpora",
+    "count_texts",
+    "count_sources",
+    "data_card",
+    "contamination_summary",
+    "card_markdown",
+    "write_data_card",
     "byte_alphabet",
     "merge_pair",
     "GPT2_PATTERN",
@@ -1196,6 +1206,91 @@ def corpus_split(text: str, held_out: float = 1 / 16) -> str:
     return "test" if place < 2 * held_out else "train"
 
 
+# ch01_data/data.ipynb [export-seen]
+def _text_batches(texts, n_letters=2**20):
+    """Lists of texts, of about a million letters each."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= n_letters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _collisions(train_texts, known, ngram):
+    """Yield, for each batch of texts, where `known` n-grams stand in it.
+
+    (the batch's texts as a range, the text of each hit, its place in `known`)
+    """
+    first = 0
+    if not len(known):
+        known = np.zeros(1, np.uint64)  # nothing to be found
+    for batch in _text_batches(train_texts):
+        hashes, starts = shingle_hashes(batch, ngram)
+        place = np.searchsorted(known, hashes)
+        place[place == len(known)] = 0
+        hits = np.flatnonzero(known[place] == hashes)
+        owner = np.searchsorted(starts, hits, side="right") - 1
+        numbers = range(first, first + len(batch))
+        yield numbers, first + owner, place[hits]
+        first += len(batch)
+
+
+# ch01_data/data.ipynb [export-contamination]
+def contamination(train_texts, eval_texts, ngram: int = 13) -> np.ndarray:
+    """The share of each evaluation text's n-grams that stand in training.
+
+    Returns (len(eval_texts),) float64 between 0 and 1. n-grams are runs of
+    words, without case and punctuation, so nothing but words counts; a text
+    of fewer words is one n-gram, which only a text of the same words has.
+    Training texts may be any iterable, and are not held. Source: Brown et al.
+    (2020), appendix C. Built in chapter 1.
+    """
+    hashes, starts = shingle_hashes(list(eval_texts), ngram)
+    known, place = np.unique(hashes, return_inverse=True)
+    seen = np.zeros(len(known), bool)
+    for _, _, hits in _collisions(train_texts, known, ngram):
+        seen[hits] = True
+    total = np.concatenate([[0], np.cumsum(seen[place])])
+    return np.diff(total[starts]) / np.maximum(np.diff(starts), 1)
+
+
+# ch01_data/data.ipynb [export-decontaminate]
+def decontaminate(
+    train_texts, eval_texts, ngram: int = 13, threshold: float = 0.0
+) -> list[int]:
+    """Indices of the training texts to keep, in order.
+
+    A text goes if it holds more than the share `threshold` of the n-grams of
+    any one evaluation text; at 0 a single n-gram is enough, and then the
+    `contamination` of what is left is 0. ValueError unless
+    0 <= threshold < 1. Source: Brown et al. (2020). Built in chapter 1.
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold must be in [0, 1), got {threshold}")
+    hashes, starts = shingle_hashes(list(eval_texts), ngram)
+    sizes = np.diff(starts)
+    known, place = np.unique(hashes, return_inverse=True)
+    text_of = np.repeat(np.arange(len(sizes)), sizes)[np.argsort(place)]
+    begins = np.searchsorted(np.sort(place), np.arange(len(known) + 1))
+    kept = []
+    for numbers, owner, hits in _collisions(train_texts, known, ngram):
+        gone = set()
+        for i in np.unique(owner):
+            # The evaluation text of each n-gram found, as often as it has it.
+            texts, counts = np.unique(np.concatenate([
+                text_of[begins[k] : begins[k + 1]]
+                for k in np.unique(hits[owner == i])
+            ]), return_counts=True)  # fmt: skip
+            if (counts > threshold * sizes[texts]).any():
+                gone.add(int(i))
+        kept += [i for i in numbers if i not in gone]
+    return kept
+
+
 # ch01_data/data.ipynb [export-open]
 class _ZstdFile(io.RawIOBase):
     """The bytes inside a .zst file; OSError where it was cut short."""
@@ -1713,6 +1808,262 @@ def load_corpus(
     if found is None:
         raise ValueError(f"no text for {split!r} in {source}")
     return found
+
+
+# ch01_data/data.ipynb [export-mix-weights]
+def _whole_weights(weights: dict) -> dict[object, int]:
+    """Weights as whole numbers in the same proportion, exactly."""
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(
+                f"the weight of {name!r} is {weight}: it must be above zero"
+            )
+    parts = {name: Fraction(weight) for name, weight in weights.items()}
+    scale = math.lcm(*(part.denominator for part in parts.values()))
+    return {name: int(part * scale) for name, part in parts.items()}
+
+
+def _passes(source, repeat):
+    """Yield (row, pass), again and again if asked; then (None, passes)."""
+    number = 1
+    while True:
+        row = None
+        for row in source:
+            yield row if isinstance(row, dict) else {"text": row}, number
+        if row is None or not repeat:
+            break
+        number += 1
+    while True:
+        yield None, number
+
+
+# ch01_data/data.ipynb [export-mix-draw]
+def _drawn(sources, weights, unit, repeat, limit, log):
+    """Yield rows of all sources by weight (Bennett and Zhang, 1996)."""
+    def size(name):
+        row = heads[name][0]
+        return len(row["text"].encode()) if unit == "bytes" else 1
+
+    total_weight = sum(weights.values())
+    streams = {name: _passes(rows, repeat) for name, rows in sources.items()}
+    heads = {name: next(stream) for name, stream in streams.items()}
+    used, ended, total = dict.fromkeys(sources, 0), set(), 0
+    log.clear()
+    log |= {str(name): {
+        "weight": weights[name] / total_weight, "share": 0.0,
+        "documents": 0, "bytes": 0, "passes": 1,
+    } for name in sources}  # fmt: skip
+    while total < limit and len(ended) < (len(sources) if repeat else 1):
+        name = min(
+            (n for n in sources  # those that are not ahead of their share
+             if used[n] * total_weight <= weights[n] * total),
+            key=lambda n: Fraction(used[n] + size(n), weights[n]),
+        )
+        (row, number), told = heads[name], log[str(name)]
+        used[name], total = used[name] + size(name), total + size(name)
+        told["documents"] += 1
+        told["bytes"] += len(row["text"].encode())
+        told["passes"] = number
+        heads[name] = next(streams[name])
+        if heads[name][0] is None or heads[name][1] > number:
+            ended.add(name)
+        for n in sources:
+            log[str(n)]["share"] = used[n] / total
+        yield {key: row.get(key, "") for key in _FIELDS} | {"part": str(name)}
+
+
+_FIELDS = ("text", "source", "title", "language")
+
+
+# ch01_data/data.ipynb [export-mix]
+def mix_corpora(
+    sources,
+    weights,
+    unit: str = "bytes",
+    at_end: str = "stop",
+    limit: float = float("inf"),
+    log: dict | None = None,
+):
+    """Draw from several corpora by weight, as an IterableDataset.
+
+    sources and weights: two dicts with the same names, or two lists; each
+    source is a data set, or a list of rows or texts, that can be iterated
+    over more than once. unit: "bytes" of UTF-8 or "documents", which is what
+    the weights divide. At any moment no source has had more than its share by
+    more than its own longest document, nor less by more than the longest of
+    all (Bennett and Zhang, 1996); nothing is left to chance. at_end: "stop"
+    when a source ends, or "repeat" it until each has been read once; at
+    `limit` units it ends in any case. `log` tells of each source its weight,
+    share, documents, bytes and passes begun. The rows have the columns of
+    `read_corpus` and `part`, the source's name. ValueError if names differ, a
+    weight is not above zero or a source is empty. Built in chapter 1.
+    """
+    import datasets
+
+    if not isinstance(sources, dict):
+        sources, weights = dict(enumerate(sources)), dict(enumerate(weights))
+    if not sources or set(sources) != set(weights):
+        raise ValueError(
+            f"sources {list(sources)} and weights {list(weights)} must have "
+            "the same names"
+        )
+    for word, known in ((unit, ("bytes", "documents")),
+                        (at_end, ("stop", "repeat"))):
+        if word not in known:
+            raise ValueError(f"{word!r} is none of {known}")
+    for name, source in sources.items():
+        if iter(source) is source:
+            raise ValueError(f"{name!r} can be read only once: give a list")
+        if next(iter(source), None) is None:
+            raise ValueError(f"there is nothing in the part {name!r}")
+    whole = _whole_weights(weights)
+    return datasets.IterableDataset.from_generator(functools.partial(
+        _drawn, sources, whole, unit, at_end == "repeat", limit,
+        {} if log is None else log,
+    ))  # fmt: skip
+
+
+# ch01_data/data.ipynb [export-count]
+def count_texts(rows) -> dict:
+    """Documents, bytes of UTF-8 and words of rows or texts.
+
+    Built in chapter 1.
+    """
+    count = {"documents": 0, "bytes": 0, "words": 0}
+    for row in rows:
+        text = row if isinstance(row, str) else row["text"]
+        count["documents"] += 1
+        count["bytes"] += len(text.encode())
+        count["words"] += len(text.split())
+    return count
+
+
+def _source_name(source: str) -> str:
+    """The host of a URL, the folder of a file, else the name itself."""
+    if found := re.match(r"https?://([^/?#]+)", source):
+        return found[1].lower()
+    path = Path(source)
+    return str(path.parent) if _kind(path) in CORPUS_SUFFIXES else source
+
+
+def count_sources(rows, licences: dict | None = None, most: int = 50) -> dict:
+    """What rows come from: {source: licence, documents, bytes, words, share}.
+
+    The largest first, by bytes; those beyond the first `most` are added up as
+    "(others)". licences: what is known, by source. Built in chapter 1.
+    """
+    by_source = defaultdict(Counter)
+    for row in rows:
+        by_source[_source_name(row["source"])].update(count_texts([row]))
+    order = sorted(by_source, key=lambda s: (-by_source[s]["bytes"], s))
+    for name in order[most:]:
+        by_source["(others)"].update(by_source[name])
+    total = sum(by_source[name]["bytes"] for name in order)
+    names = order[:most] + ["(others)"] * (len(order) > most)
+    return {
+        name: {"licence": (licences or {}).get(name, "unknown")}
+        | dict(by_source[name])
+        | {"share": round(by_source[name]["bytes"] / total, 4)}
+        for name in names
+    }
+
+
+# ch01_data/data.ipynb [export-card]
+def data_card(
+    about: dict, splits: dict, sources: dict, steps=(), reading=None,
+    mixture=None, contamination=None, seeds=None,
+    packages=("datasets", "FastWARC", "lxml", "numpy", "pyarrow"),
+) -> dict:  # fmt: skip
+    """The card of a corpus, as a dict that JSON can hold (Gebru et al., 2021).
+
+    about: what it is, in whose language, for what. splits: counts by split
+    (`count_texts`). sources: `count_sources`. steps: (name, documents, bytes,
+    why) of what came in and of what each step left. reading: the log of
+    `read_corpus`. mixture: the log of `mix_corpora`. contamination: by split,
+    what `contamination_summary` says. seeds: by name. The versions of
+    `packages` are added. Built in chapter 1.
+    """
+    import importlib.metadata
+
+    steps = list(steps)
+    left = [
+        {"step": name, "documents": documents, "bytes": size,
+         "removed_documents": before[1] - documents,
+         "removed_bytes": before[2] - size, "why": why}
+        for before, (name, documents, size, why)
+        in zip(steps[:1] + steps, steps)
+    ]  # fmt: skip
+    reading = dict(reading or {})
+    return about | {
+        "splits": splits,
+        "sources": {
+            name: {"licence": "unknown"} | told
+            for name, told in sources.items()
+        },
+        "steps": left,
+        "passed_over": reading.pop("passed_over", {}),
+        "unreadable": reading.pop("unreadable", {}),
+        "reading": reading,
+        "mixture": mixture or {},
+        "contamination": contamination or {},
+        "seeds": seeds or {},
+        "versions": {p: importlib.metadata.version(p) for p in packages},
+    }
+
+
+def contamination_summary(shares, ngram: int = 13) -> dict:
+    """What a card says of the shares that `contamination` found.
+
+    Built in chapter 1.
+    """
+    shares = np.asarray(shares)
+    return {
+        "ngram": ngram, "texts": len(shares),
+        "mean_share": round(float(shares.mean()), 4),
+        "with_any": int((shares > 0).sum()),
+        "with_half": int((shares >= 0.5).sum()),
+    }  # fmt: skip
+
+
+# ch01_data/data.ipynb [export-card-write]
+def _cell(value) -> str:
+    """A value as it stands in a table of Markdown."""
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value).replace("|", r"\|").replace("\n", " ")
+
+
+def card_markdown(card: dict) -> str:
+    """A data card as Markdown. Built in chapter 1."""
+    lines = ["# Data card"]
+    for name, value in card.items():
+        title = name.replace("_", " ").capitalize()
+        if not isinstance(value, (dict, list)):
+            lines += ["", f"**{title}.** {_cell(value)}"]
+            continue
+        if isinstance(value, dict):
+            value = [{"": key} | (told if isinstance(told, dict) else
+                                  {"value": told})
+                     for key, told in value.items()]
+        lines += ["", f"## {title}", ""]
+        if not value:
+            lines.append("None.")
+            continue
+        heads = list(dict.fromkeys(key for row in value for key in row))
+        table = [[head.replace("_", " ") for head in heads],
+                 ["---"] * len(heads)]
+        table += [[_cell(row.get(h, "")) for h in heads] for row in value]
+        lines += ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join(lines) + "\n"
+
+
+def write_data_card(folder, card: dict) -> None:
+    """Write card.json and card.md into a folder. Built in chapter 1."""
+    write_json(Path(folder) / "card.json", card)
+    with atomic_file(Path(folder) / "card.md") as part:
+        part.write_text(card_markdown(card), encoding="utf-8")
 
 
 # ch02_tokenizer/tokenizer.ipynb [alphabet-code]

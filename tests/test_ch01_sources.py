@@ -452,3 +452,304 @@ def test_what_is_not_streamed_lies_on_disk_until_python_ends(tmp_path):
     folder = lu.Path(file).parent
     assert n == total == "50" and not folder.exists()
     assert folder.parent == lu.artifact()
+
+
+# -- mixtures ----------------------------------------------------------------
+
+
+def parts_of_lengths(lengths):
+    return {
+        name: [name * size for size in sizes]
+        for name, sizes in zip("abcdefgh", lengths)
+    }
+
+
+def worst_errors(rows, weights, unit):
+    """The most that each part was over and under its share, exactly."""
+    size = (lambda row: len(row["text"])) if unit == "bytes" else (lambda _: 1)
+    total, used = 0, dict.fromkeys(weights, 0)
+    over, under = dict.fromkeys(weights, 0), dict.fromkeys(weights, 0)
+    whole = sum(map(Fraction, weights.values()))
+    for row in rows:
+        used[row["part"]] += size(row)
+        total += size(row)
+        for name, weight in weights.items():
+            off = used[name] - Fraction(weight) / whole * total
+            over[name] = max(over[name], off)
+            under[name] = max(under[name], -off)
+    return over, under
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.01, 1, allow_subnormal=False),
+            st.lists(st.integers(1, 400), min_size=1, max_size=12),
+        ),
+        min_size=2,
+        max_size=8,
+    ),
+    st.sampled_from(["bytes", "documents"]),
+)
+@settings(max_examples=60)
+def test_no_part_is_off_by_more_than_a_document(parts, unit):
+    weights = dict(zip("abcdefgh", (weight for weight, _ in parts)))
+    sources = parts_of_lengths([lengths for _, lengths in parts])
+    whole = lu._whole_weights(weights)
+    limit = 3000 if unit == "bytes" else 150
+    log = {}
+    rows = list(lu._drawn(sources, whole, unit, True, limit, log))
+    over, under = worst_errors(rows, weights, unit)
+    longest = {n: max(map(len, sources[n])) for n in sources}
+    if unit == "documents":
+        longest = dict.fromkeys(sources, 1)
+    for name in sources:
+        assert over[name] <= longest[name]
+        assert under[name] <= max(longest.values())
+
+
+def test_equal_documents_are_drawn_by_weight_to_the_document():
+    sources = {n: [f"{n}{i}" for i in range(700)] for n in "abc"}
+    weights = {"a": 0.5, "b": 0.3, "c": 0.2}
+    log = {}
+    data = lu.mix_corpora(
+        sources, weights, unit="documents", limit=1000, log=log
+    )
+    rows = list(data)
+    assert Counter(row["part"] for row in rows) == {
+        "a": 500, "b": 300, "c": 200,
+    }  # fmt: skip
+    assert [row["text"] for row in rows if row["part"] == "b"] == (
+        sources["b"][:300]
+    )
+    assert {n: told["share"] for n, told in log.items()} == weights
+    assert list(data) == rows
+
+
+@pytest.mark.parametrize("at_end", ["stop", "repeat"])
+def test_what_happens_when_a_part_ends(at_end):
+    sources = {"big": ["x" * 10] * 100, "small": ["y" * 10] * 7}
+    log = {}
+    rows = list(
+        lu.mix_corpora(sources, {"big": 3, "small": 1}, at_end=at_end, log=log)
+    )
+    count = Counter(row["part"] for row in rows)
+    if at_end == "stop":
+        assert count["small"] == 7 and 19 <= count["big"] <= 22
+        assert log["small"]["passes"] == log["big"]["passes"] == 1
+    else:
+        assert count["big"] == 100 and 32 <= count["small"] <= 34
+        assert log["small"]["passes"] == 5 and log["big"]["passes"] == 1
+    assert log["big"]["weight"] == 0.75
+    assert log["big"]["documents"] == count["big"]
+    assert log["small"]["bytes"] == 10 * count["small"]
+    share = log["small"]["bytes"] / sum(told["bytes"] for told in log.values())
+    assert math.isclose(log["small"]["share"], share)
+
+
+def test_data_sets_are_mixed_with_their_fields(tmp_path):
+    lu.write_lines(tmp_path / "a.jsonl", [{"text": "a", "title": "A"}] * 5)
+    (tmp_path / "b.py").write_text("print()\n")
+    data = lu.mix_corpora(
+        [
+            lu.load_corpus(tmp_path / "a.jsonl"),
+            lu.load_corpus(tmp_path / "b.py", streaming=True),
+        ],
+        [1, 2],
+        at_end="repeat",
+    )
+    rows = list(data)
+    assert set(rows[0]) == FIELDS | {"part"}
+    assert {(r["part"], r["title"], r["language"]) for r in rows} == {
+        ("0", "A", ""), ("1", "", "Python"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sources", "weights", "options", "said"),
+    [
+        ({"a": ["x"]}, {"b": 1}, {}, "same names"),
+        ({}, {}, {}, "same names"),
+        ({"a": ["x"]}, {"a": 0}, {}, "above zero"),
+        ({"a": ["x"]}, {"a": -1}, {}, "above zero"),
+        ({"a": ["x"]}, {"a": float("nan")}, {}, "above zero"),
+        ({"a": ["x"], "b": []}, {"a": 1, "b": 1}, {}, "nothing in the part 'b'"),
+        ({"a": iter(["x"])}, {"a": 1}, {}, "only once"),
+        ({"a": ["x"]}, {"a": 1}, {"unit": "tokens"}, "'tokens'"),
+        ({"a": ["x"]}, {"a": 1}, {"at_end": "cry"}, "'cry'"),
+    ],
+)
+def test_a_mixture_that_cannot_be_says_why(sources, weights, options, said):
+    with pytest.raises(ValueError, match=said):
+        lu.mix_corpora(sources, weights, **options)
+
+
+# -- contamination -----------------------------------------------------------
+
+
+def runs(text, n):
+    words = lu.word_ids(text)
+    if len(words) < n:
+        return [tuple(words)] if words else []
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def brute_force(train, evaluation, n):
+    seen = {run for text in train for run in runs(text, n)}
+    shares = []
+    for text in evaluation:
+        own = runs(text, n)
+        shares.append(sum(r in seen for r in own) / len(own) if own else 0.0)
+    return shares
+
+
+def brute_force_kept(train, evaluation, n, threshold):
+    kept = []
+    for i, text in enumerate(train):
+        have = set(runs(text, n))
+        if not any(
+            sum(r in have for r in runs(e, n)) > threshold * len(runs(e, n))
+            for e in evaluation
+        ):
+            kept.append(i)
+    return kept
+
+
+words = st.lists(st.sampled_from("abc"), max_size=25).map(" ".join)
+
+
+@given(
+    st.lists(words, max_size=8),
+    st.lists(words, max_size=6),
+    st.integers(1, 6),
+    st.sampled_from([0, 0.1, 0.25, 0.5, 0.9]),
+)
+@settings(max_examples=150)
+def test_contamination_is_what_brute_force_finds(train, held, n, threshold):
+    got = lu.contamination(iter(train), held, n)
+    assert got.tolist() == brute_force(train, held, n)
+    kept = lu.decontaminate(iter(train), held, n, threshold)
+    assert kept == brute_force_kept(train, held, n, threshold)
+    left = lu.contamination(
+        [train[i] for i in lu.decontaminate(train, held, n)], held, n
+    )
+    assert not left.any()
+
+
+def test_many_batches_are_searched():
+    rng = np.random.default_rng(0)
+    train = [" ".join(rng.choice(list("abcdefgh"), 900)) for _ in range(1500)]
+    held = [train[3][100:400], train[1400][10:900], "z " * 40]
+    planted = [f"{text} {held[0]}" if i == 1100 else text
+               for i, text in enumerate(train)]  # fmt: skip
+    assert lu.contamination(train, held).tolist() == [1, 1, 0]
+    gone = set(range(1500)) - set(lu.decontaminate(planted, held, threshold=0.9))
+    assert gone == {3, 1100, 1400}
+
+
+def test_case_and_punctuation_do_not_hide_a_copy():
+    text = "The keeper of the weir, who is never late, was late on Monday twice"
+    train = ["Note: THE KEEPER of the weir -- who is never late! -- was late "
+             "on Monday twice, and said so."]  # fmt: skip
+    assert lu.contamination(train, [text]).tolist() == [1.0]
+    assert lu.contamination(train, [text.replace("late", "early")]) == [0.0]
+
+
+def test_contamination_of_nothing():
+    assert lu.contamination([], ["a b c"]).tolist() == [0.0]
+    assert lu.contamination(["a b c"], []).tolist() == []
+    assert lu.contamination(["", "!"], ["", "!"]).tolist() == [0.0, 0.0]
+    assert lu.decontaminate(["a", ""], []) == [0, 1]
+    for bad in (-0.1, 1):
+        with pytest.raises(ValueError, match="threshold"):
+            lu.decontaminate(["a"], ["a"], threshold=bad)
+
+
+@pytest.mark.full
+def test_contamination_agrees_with_the_given_overlap(real_data):
+    """On one shard of twelve the share must be lower, and go with the given."""
+    path = real_data / "dedup" / "val_near_duplicates.jsonl.xz"
+    rows = list(lu.load_corpus(path))
+    with lzma.open(path, "rt", encoding="utf-8") as file:
+        told = np.array([json.loads(line)["overlap"] for line in file])
+    shard = lu.load_corpus(
+        real_data / "pretrain" / "train-00.jsonl.xz", streaming=True
+    )
+    ours = lu.contamination(
+        (row["text"] for row in shard), [row["text"] for row in rows]
+    )
+    assert len(ours) == len(told) == 162
+    assert (ours <= told + 0.15).all() and 0.01 < ours.mean() < told.mean()
+
+
+def test_real_shards_keep_their_fields(real_data):
+    log = {}
+    path = real_data / "pretrain" / "val.jsonl.xz"
+    rows = list(lu.load_corpus(path, streaming=True, log=log))
+    assert log["texts"] == len(rows) == 1099 and not log["unreadable"]
+    sources = lu.count_sources(rows)
+    assert "books:mlschmitt/classic-books-markdown" in sources
+    assert sum(told["documents"] for told in sources.values()) == 1099
+    assert all(row["source"] and row["title"] for row in rows)
+
+
+# -- the card ----------------------------------------------------------------
+
+
+def test_sources_are_counted_and_the_small_ones_added_up():
+    rows = [
+        {"text": "one two", "source": "http://A.example/x?y"},
+        {"text": "three", "source": "https://a.example/z"},
+        {"text": "ë", "source": "docs:x/y"},
+        {"text": "print()", "source": "/home/me/code/a.py"},
+    ]
+    told = lu.count_sources(rows, {"a.example": "CC0"})
+    assert list(told) == ["a.example", "/home/me/code", "docs:x/y"]
+    assert told["a.example"] == {
+        "licence": "CC0", "documents": 2, "bytes": 12, "words": 3,
+        "share": round(12 / 21, 4),
+    }  # fmt: skip
+    assert told["docs:x/y"]["bytes"] == 2
+    assert told["docs:x/y"]["licence"] == "unknown"
+    few = lu.count_sources(rows, most=1)
+    assert few["(others)"]["documents"] == 2 and len(few) == 2
+
+
+def test_a_card_holds_all_that_was_counted(tmp_path):
+    (tmp_path / "in").mkdir()
+    lu.write_lines(tmp_path / "in" / "a.jsonl", [{"text": "a | b"}, {"x": 1}])
+    rows, reading, _ = read(tmp_path / "in")
+    mixture = {}
+    list(lu.mix_corpora({"a": rows}, {"a": 2}, log=mixture))
+    card = lu.data_card(
+        {"about": "A test."},
+        {"train": lu.count_texts(rows)},
+        lu.count_sources(rows),
+        steps=[("read", 10, 900, ""), ("judged", 7, 500, "spam | junk")],
+        reading=reading,
+        mixture=mixture,
+        contamination={"test": lu.contamination_summary([0.0, 0.5, 1.0])},
+        seeds={"draw": 3},
+    )
+    lu.write_data_card(tmp_path, card)
+    first = (tmp_path / "card.json").read_bytes()
+    lu.write_data_card(tmp_path, card)
+    assert (tmp_path / "card.json").read_bytes() == first
+    assert lu.read_json(tmp_path / "card.json") == card
+    assert card["splits"]["train"] == {"documents": 1, "bytes": 5, "words": 3}
+    assert card["steps"][0]["removed_documents"] == 0
+    assert card["steps"][1]["removed_documents"] == 3
+    assert card["steps"][1]["removed_bytes"] == 400
+    assert card["reading"] == {"files": 1, "texts": 1, "empty": 0}
+    assert [bad["records"] for bad in card["unreadable"].values()] == [1]
+    assert card["mixture"]["a"]["share"] == 1 == card["mixture"]["a"]["weight"]
+    assert card["contamination"]["test"]["with_half"] == 2
+    assert card["contamination"]["test"]["mean_share"] == 0.5
+    text = (tmp_path / "card.md").read_text("utf-8")
+    assert r"spam \| junk" in text and "| train | 1 | 5 | 3 |" in text
+    for line in ("## Mixture", "## Unreadable", "## Seeds", "**About.** A test."):
+        assert line in text
+    tables = [ln for ln in text.splitlines() if ln.startswith("|")]
+    assert all(ln.replace(r"\|", "").count("|") > 2 for ln in tables)
+    empty = lu.card_markdown(lu.data_card({}, {}, {}))
+    assert "None." in empty
