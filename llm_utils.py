@@ -1441,8 +1441,9 @@ def _parquet_rows(path, column):
                             else _attempt(_json_row, record, column)
                         )  # fmt: skip
             except (OSError, ValueError) as error:
-                for done in range(done + 1, end + 1):
-                    yield f"{path}, row {done}", error
+                for lost in range(done + 1, end + 1):
+                    yield f"{path}, row {lost}", error
+                done = end
 
 
 def _batch_records(batch):

@@ -319,7 +319,9 @@ def compressed(data, suffix):
 def test_a_compressed_file_cut_short_says_so(tmp_path, suffix, cut):
     """Even if it was cut behind a line's end, so that all lines are whole."""
     rng = np.random.default_rng(0)
-    lines = [json.dumps({"text": str(x)}) for x in rng.integers(2**60, size=9999)]
+    lines = [
+        json.dumps({"text": str(x)}) for x in rng.integers(2**60, size=9999)
+    ]
     data = compressed("\n".join(lines).encode(), suffix)
     end = len(data) - 3 if cut == 1 else int(len(data) * cut)
     path = tmp_path / f"rows.jsonl{suffix}"
@@ -392,7 +394,9 @@ def test_a_text_in_another_encoding_is_named(tmp_path, codec):
 def test_a_record_without_end_is_not_held(tmp_path, monkeypatch):
     monkeypatch.setattr(lu, "LONGEST_RECORD", 1000)
     long = json.dumps({"text": "x" * 5000})
-    (tmp_path / "a.jsonl").write_text(f'{{"text": "1"}}\n{long}\n{{"text": "2"}}')
+    (tmp_path / "a.jsonl").write_text(
+        f'{{"text": "1"}}\n{long}\n{{"text": "2"}}'
+    )
     (tmp_path / "b.html").write_text("<p>" + "word " * 300)
     big = archive_record("http://a/", page(1, "word " * 300))
     small = archive_record("http://a/", page(2, "word"))
@@ -422,7 +426,9 @@ def test_an_empty_text_is_counted(tmp_path):
 
 
 def test_streaming_and_not_give_the_same(tmp_path):
-    lu.write_lines(tmp_path / "a.jsonl", [{"text": f"t{i}"} for i in range(2500)])
+    lu.write_lines(
+        tmp_path / "a.jsonl", [{"text": f"t{i}"} for i in range(2500)]
+    )
     (tmp_path / "b.warc.gz").write_bytes(pack(pages_of(5), ".gz"))
     (tmp_path / "c.py").write_text("print()\n")
     (tmp_path / "d.txt").write_bytes(b"\xff\xff")
@@ -573,7 +579,12 @@ def test_data_sets_are_mixed_with_their_fields(tmp_path):
         ({"a": ["x"]}, {"a": 0}, {}, "above zero"),
         ({"a": ["x"]}, {"a": -1}, {}, "above zero"),
         ({"a": ["x"]}, {"a": float("nan")}, {}, "above zero"),
-        ({"a": ["x"], "b": []}, {"a": 1, "b": 1}, {}, "nothing in the part 'b'"),
+        (
+            {"a": ["x"], "b": []},
+            {"a": 1, "b": 1},
+            {},
+            "nothing in the part 'b'",
+        ),
         ({"a": iter(["x"])}, {"a": 1}, {}, "only once"),
         ({"a": ["x"]}, {"a": 1}, {"unit": "tokens"}, "'tokens'"),
         ({"a": ["x"]}, {"a": 1}, {"at_end": "cry"}, "'cry'"),
@@ -643,7 +654,9 @@ def test_many_batches_are_searched():
     planted = [f"{text} {held[0]}" if i == 1100 else text
                for i, text in enumerate(train)]  # fmt: skip
     assert lu.contamination(train, held).tolist() == [1, 1, 0]
-    gone = set(range(1500)) - set(lu.decontaminate(planted, held, threshold=0.9))
+    gone = set(range(1500)) - set(
+        lu.decontaminate(planted, held, threshold=0.9)
+    )
     assert gone == {3, 1100, 1400}
 
 
@@ -747,7 +760,12 @@ def test_a_card_holds_all_that_was_counted(tmp_path):
     assert card["contamination"]["test"]["mean_share"] == 0.5
     text = (tmp_path / "card.md").read_text("utf-8")
     assert r"spam \| junk" in text and "| train | 1 | 5 | 3 |" in text
-    for line in ("## Mixture", "## Unreadable", "## Seeds", "**About.** A test."):
+    for line in (
+        "## Mixture",
+        "## Unreadable",
+        "## Seeds",
+        "**About.** A test.",
+    ):
         assert line in text
     tables = [ln for ln in text.splitlines() if ln.startswith("|")]
     assert all(ln.replace(r"\|", "").count("|") > 2 for ln in tables)
