@@ -647,6 +647,12 @@ def test_contamination_is_what_brute_force_finds(train, held, n, threshold):
     assert not left.any()
 
 
+def test_the_threshold_is_a_share_that_may_stay():
+    for threshold, kept in ((0.49, [1]), (0.5, [0, 1]), (0, [1])):
+        got = lu.decontaminate(["a b", "c"], ["a x y b", "z"], 1, threshold)
+        assert got == kept
+
+
 def test_many_batches_are_searched():
     rng = np.random.default_rng(0)
     train = [" ".join(rng.choice(list("abcdefgh"), 900)) for _ in range(1500)]
