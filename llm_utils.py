@@ -5,6 +5,7 @@ the notebook cell named above each piece, then export again.
 """
 
 import asyncio
+import atexit
 import codecs
 import contextlib
 import copy
@@ -19,6 +20,7 @@ import itertools
 import json
 import lzma
 import math
+import mmap
 import multiprocessing
 import os
 import platform
@@ -36,6 +38,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
+from fractions import Fraction
 from itertools import chain, islice
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -90,11 +93,23 @@ __all__ = [
     "deduplicate",
     "redact_pii",
     "corpus_split",
+    "contamination",
+    "decontaminate",
     "open_compressed",
+    "CODE_LANGUAGES",
     "CORPUS_SUFFIXES",
+    "LONGEST_RECORD",
+    "page_title",
     "corpus_files",
     "read_corpus",
     "load_corpus",
+    "mix_corpora",
+    "count_texts",
+    "count_sources",
+    "data_card",
+    "contamination_summary",
+    "card_markdown",
+    "write_data_card",
     "byte_alphabet",
     "merge_pair",
     "GPT2_PATTERN",
@@ -1207,82 +1222,363 @@ def corpus_split(text: str, held_out: float = 1 / 16) -> str:
     return "test" if place < 2 * held_out else "train"
 
 
+# ch01_data/data.ipynb [export-seen]
+def _text_batches(texts, n_letters=2**20):
+    """Lists of texts, of about a million letters each."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= n_letters:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _collisions(train_texts, known, ngram):
+    """Yield, for each batch of texts, where `known` n-grams stand in it.
+
+    (the batch's texts as a range, the text of each hit, its place in `known`)
+    """
+    first = 0
+    if not len(known):
+        known = np.zeros(1, np.uint64)  # nothing to be found
+    for batch in _text_batches(train_texts):
+        hashes, starts = shingle_hashes(batch, ngram)
+        place = np.searchsorted(known, hashes)
+        place[place == len(known)] = 0
+        hits = np.flatnonzero(known[place] == hashes)
+        owner = np.searchsorted(starts, hits, side="right") - 1
+        numbers = range(first, first + len(batch))
+        yield numbers, first + owner, place[hits]
+        first += len(batch)
+
+
+# ch01_data/data.ipynb [export-contamination]
+def contamination(train_texts, eval_texts, ngram: int = 13) -> np.ndarray:
+    """The share of each evaluation text's n-grams that stand in training.
+
+    Returns (len(eval_texts),) float64 between 0 and 1. n-grams are runs of
+    words, without case and punctuation, so nothing but words counts; a text
+    of fewer words is one n-gram, which only a text of the same words has.
+    Training texts may be any iterable, and are not held. Source: Brown et al.
+    (2020), appendix C. Built in chapter 1.
+    """
+    hashes, starts = shingle_hashes(list(eval_texts), ngram)
+    known, place = np.unique(hashes, return_inverse=True)
+    seen = np.zeros(len(known), bool)
+    for _, _, hits in _collisions(train_texts, known, ngram):
+        seen[hits] = True
+    total = np.concatenate([[0], np.cumsum(seen[place])])
+    return np.diff(total[starts]) / np.maximum(np.diff(starts), 1)
+
+
+# ch01_data/data.ipynb [export-decontaminate]
+def decontaminate(
+    train_texts, eval_texts, ngram: int = 13, threshold: float = 0.0
+) -> list[int]:
+    """Indices of the training texts to keep, in order.
+
+    A text goes if it holds more than the share `threshold` of the n-grams of
+    any one evaluation text; at 0 a single n-gram is enough, and then the
+    `contamination` of what is left is 0. ValueError unless
+    0 <= threshold < 1. Source: Brown et al. (2020). Built in chapter 1.
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold must be in [0, 1), got {threshold}")
+    hashes, starts = shingle_hashes(list(eval_texts), ngram)
+    sizes = np.diff(starts)
+    known, place = np.unique(hashes, return_inverse=True)
+    text_of = np.repeat(np.arange(len(sizes)), sizes)[np.argsort(place)]
+    begins = np.searchsorted(np.sort(place), np.arange(len(known) + 1))
+    kept = []
+    for numbers, owner, hits in _collisions(train_texts, known, ngram):
+        gone = set()
+        for i in np.unique(owner):
+            # The evaluation text of each n-gram found, as often as it has it.
+            texts, counts = np.unique(np.concatenate([
+                text_of[begins[k] : begins[k + 1]]
+                for k in np.unique(hits[owner == i])
+            ]), return_counts=True)  # fmt: skip
+            if (counts > threshold * sizes[texts]).any():
+                gone.add(int(i))
+        kept += [i for i in numbers if i not in gone]
+    return kept
+
+
 # ch01_data/data.ipynb [export-open]
+class _ZstdFile(io.RawIOBase):
+    """The bytes inside a .zst file; OSError where it was cut short."""
+
+    def __init__(self, path):
+        from fastwarc.stream_io import ZstdReader
+
+        self._reader = ZstdReader(str(path))
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = self._reader.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 def open_compressed(path):
     """Open a plain, .gz, .xz or .zst file for reading bytes.
 
-    Built in chapter 1.
+    A file that was cut short raises OSError or EOFError when reading comes
+    to its end. Built in chapter 1.
     """
     suffix = Path(path).suffix
     if suffix == ".zst":
-        try:
-            import zstandard
-        except ImportError:
-            raise ImportError(
-                f"{path} is compressed with zstandard: `pip install zstandard`"
-            ) from None
-        return io.BufferedReader(
-            zstandard.ZstdDecompressor().stream_reader(
-                open(path, "rb"), read_across_frames=True
-            )
-        )
+        return io.BufferedReader(_ZstdFile(path), 2**16)
     return {".gz": gzip.open, ".xz": lzma.open}.get(suffix, open)(path, "rb")
+
+
+# ch01_data/data.ipynb [export-kinds]
+CODE_LANGUAGES = {
+    ".c": "C", ".h": "C", ".cc": "C++", ".cpp": "C++", ".hpp": "C++",
+    ".cs": "C#", ".go": "Go", ".hs": "Haskell", ".java": "Java",
+    ".js": "JavaScript", ".jl": "Julia", ".kt": "Kotlin", ".lua": "Lua",
+    ".php": "PHP", ".pl": "Perl", ".py": "Python", ".r": "R", ".rb": "Ruby",
+    ".rs": "Rust", ".scala": "Scala", ".sh": "Shell", ".sql": "SQL",
+    ".swift": "Swift", ".ts": "TypeScript",
+}  # fmt: skip
+CORPUS_SUFFIXES = (
+    ".txt", ".md", ".html", ".htm", ".jsonl", ".parquet", ".warc", ".wet",
+    *CODE_LANGUAGES,
+)  # fmt: skip
+# Of a file of text so many characters are read at a time, and of anything
+# else nothing longer is taken for one record: memory has to have a bound.
+LONGEST_RECORD = 2**25
+
+
+def _kind(path) -> str:
+    """The suffix of a file's name, before that of its compression."""
+    suffixes = [s.lower() for s in Path(path).suffixes]
+    while suffixes and suffixes[-1] in (".gz", ".xz", ".zst"):
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
 
 
 # ch01_data/data.ipynb [export-records]
 _TEXT_COLUMNS = ("text", "content", "document", "body", "story", "html")
 
 
-def _text_in(row, column):
-    """The text of a record, or an error that says what it has instead."""
-    if not isinstance(row, dict):
+class _NotText(Exception):
+    """Says why a record is nothing to read, though nothing is wrong."""
+
+
+def _attempt(read, *args):
+    """What `read` gives, or the error that says why it cannot."""
+    try:
+        return read(*args)
+    except (ValueError, RecursionError, OSError, _NotText) as error:
+        return error
+
+
+def page_title(html: str | bytes) -> str:
+    """The title of a page, or else its first heading, or else "".
+
+    Built in chapter 1.
+    """
+    root = parse_html(html)
+    for path in (".//title", ".//h1") if root is not None else ():
+        node = root.find(path)
+        words = [] if node is None else "".join(node.itertext()).split()
+        if words:
+            return clean_text(" ".join(words))
+    return ""
+
+
+def _page_row(html):
+    """The row of a web page."""
+    return {"text": extract_text(html), "title": page_title(html)}
+
+
+# ch01_data/data.ipynb [export-json]
+def _json_row(record, column):
+    """The row of an object, or an error that says what it has instead."""
+    if not isinstance(record, dict):
         raise ValueError("not an object")
     names = (column,) if column else _TEXT_COLUMNS
-    for name in names:
-        if isinstance(row.get(name), str):
-            text = row[name]
-            return extract_text(text) if name == "html" else text
-    raise ValueError(f"no text in {' or '.join(names)}; it has {list(row)}")
+    have = {k: v for k, v in record.items() if isinstance(v, str)}
+    name = next((name for name in names if name in have), None)
+    if name is None:
+        raise ValueError(f"no text in {' or '.join(names)}; it has {[*record]}")
+    row = {"source": have["url"]} if "url" in have else {}
+    keep = ("source", "title", "language")
+    row |= {key: have[key] for key in keep if key in have}
+    found = {"text": have[name]} if name != "html" else _page_row(have[name])
+    return found | row
 
 
-def _file_records(path, column):
-    """Yield (where, text or error) for each record of one file."""
-    kind = next(
-        s for s in reversed(path.suffixes) if s not in (".gz", ".xz", ".zst")
-    )
-    if kind == ".parquet":
-        import pyarrow.parquet as parquet
+def _json_rows(file, path, column):
+    """Yield (place, row or error) for each line of JSON Lines."""
+    number = 0
+    while line := file.readline(LONGEST_RECORD + 1):
+        number += 1
+        where = f"{path}, line {number}"
+        if len(line) > LONGEST_RECORD:
+            while line and not line.endswith(b"\n"):
+                line = file.readline(LONGEST_RECORD)
+            yield where, ValueError(f"longer than {LONGEST_RECORD:,} bytes")
+        elif line.strip():
+            yield where, _attempt(
+                lambda: _json_row(json.loads(line.decode("utf-8-sig")), column)
+            )
 
+
+# ch01_data/data.ipynb [export-parquet]
+def _parquet_rows(path, column):
+    """Yield (place, row or error) for each row of a Parquet file."""
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(path, buffer_size=2**20) as file:
+        names = (column,) if column else _TEXT_COLUMNS
+        have = file.schema_arrow.names
+        if not set(names) & set(have):
+            raise ValueError(f"no text in {' or '.join(names)}; it has {have}")
+        wanted = {*names, "source", "url", "title", "language"}
+        columns = [name for name in have if name in wanted]
+        done = end = 0
+        for group in range(file.num_row_groups):
+            end += file.metadata.row_group(group).num_rows
+            try:
+                for batch in file.iter_batches(
+                    64, row_groups=[group], columns=columns
+                ):
+                    for record in _batch_records(batch):
+                        done += 1
+                        yield f"{path}, row {done}", (
+                            record if isinstance(record, Exception)
+                            else _attempt(_json_row, record, column)
+                        )  # fmt: skip
+            except (OSError, ValueError) as error:
+                for lost in range(done + 1, end + 1):
+                    yield f"{path}, row {lost}", error
+                done = end
+
+
+def _batch_records(batch):
+    """The records of a batch; for one that is not UTF-8, the error."""
+    records = _attempt(batch.to_pylist)
+    if isinstance(records, Exception):
+        ones = [batch.slice(i, 1) for i in range(len(batch))]
+        return [_attempt(lambda one=one: one.to_pylist()[0]) for one in ones]
+    return records
+
+
+# ch01_data/data.ipynb [export-text]
+def _text_rows(file, path):
+    """Yield (place, row or error) for a file of text, in pieces if long."""
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as stream:
         number = 0
-        for batch in parquet.ParquetFile(path).iter_batches(1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{path}, row {number}", lambda: _text_in(row, column)
-        return
-    with open_compressed(path) as file:
-        if kind in (".html", ".htm"):
-            data = file.read()
-            yield str(path), lambda: extract_text(data)
-        elif kind in (".txt", ".md"):
-            data = file.read()
-            yield str(path), lambda: data.decode("utf-8-sig")
-        else:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield (
-                        f"{path}, line {number}",
-                        lambda: _text_in(json.loads(line.decode()), column),
-                    )
+        while text := stream.read(LONGEST_RECORD):
+            text += stream.readline(LONGEST_RECORD)
+            number += 1
+            where = f"{path}, part {number}" if number > 1 else str(path)
+            yield where, _attempt(_text_row, text, _kind(path), number)
+
+
+def _text_row(text, kind, number):
+    """The row of a piece of text, Markdown or code."""
+    if "\0" in text:
+        raise ValueError("it holds zero bytes: not text, or UTF-16")
+    heading = re.search(r"^#{1,6} +(.+?)[ #\r]*$", text, re.M)
+    title = heading[1] if kind == ".md" and number == 1 and heading else ""
+    return {
+        "text": text, "title": title, "language": CODE_LANGUAGES.get(kind, "")
+    }  # fmt: skip
+
+
+# ch01_data/data.ipynb [export-archived]
+_PAGE_TYPES = ("text/html", "application/xhtml+xml")
+
+
+def _archived_row(record):
+    """The row of a WARC record; _NotText if it holds no page."""
+    length = record.content_length
+    if length > LONGEST_RECORD:
+        raise ValueError(f"longer than {LONGEST_RECORD:,} bytes")
+    source = record.headers.get("WARC-Target-URI")
+    record.freeze()  # reads it whole: errors from here on are its own
+    if not record.headers.get("Content-Length", "").strip().isdigit():
+        raise ValueError("the record does not say how long it is")
+    if source is None or record.content_length < length:
+        raise ValueError("the record was cut short")
+    if record.headers.get("WARC-Type") == "conversion":
+        text = record.reader.read().decode("utf-8")
+        return {"text": text, "source": source, "title": ""}
+    record.parse_http(auto_decode="all")
+    status = record.http_headers.status_code if record.http_headers else None
+    if status != 200:
+        raise _NotText(f"HTTP status {status}")
+    if record.http_content_type not in _PAGE_TYPES:
+        raise _NotText(f"content type {record.http_content_type}")
+    html, charset = record.reader.read(), record.http_charset
+    if len(html) > LONGEST_RECORD:
+        raise ValueError(f"longer than {LONGEST_RECORD:,} bytes")
+    if charset and html[:1] == b"<" and b"charset" not in html[:4096]:
+        html = f"<meta charset={charset}>".encode() + html
+    return _page_row(html) | {"source": source}
+
+
+# ch01_data/data.ipynb [export-archive]
+_RECORD_MARKS = {".gz": b"\x1f\x8b\x08", ".zst": b"\x28\xb5\x2f\xfd"}
+
+
+def _find_mark(path, mark: bytes, start: int) -> int:
+    """The first place of `mark` in a file from `start` on, or -1."""
+    with open(path, "rb") as file:
+        if start >= os.fstat(file.fileno()).st_size:
+            return -1
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return data.find(mark, start)
+
+
+def _archive_rows(path):
+    """Yield (place, row or error) for the records of a WARC or WET file.
+
+    After an error the reading is taken up again at the place of the error,
+    and if that is in vain, at the next mark behind it.
+    """
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    wanted = int(WarcRecordType.response) | int(WarcRecordType.conversion)
+    mark = _RECORD_MARKS.get(path.suffix, b"WARC/1.")
+    at, told = 0, -1
+    while at >= 0:
+        try:
+            with open(path, "rb") as file:
+                file.seek(at)
+                for record in ArchiveIterator(file, wanted, parse_http=False):
+                    at = record.stream_pos
+                    try:
+                        row = _archived_row(record)
+                    except _NotText as reason:
+                        row = reason
+                    yield f"{path}, byte {at}", row
+                    at += 1
+            return
+        except (OSError, ValueError) as error:
+            bad = _find_mark(path, mark, at)
+            if bad < 0 or bad != told:
+                yield f"{path}, byte {max(at - 1, bad, 0)}", error
+            if bad < 0:
+                return
+            at = _find_mark(path, mark, bad + 1) if bad == told else bad
+            told = bad
 
 
 # ch01_data/data.ipynb [export-local]
-CORPUS_SUFFIXES = (".txt", ".md", ".html", ".htm", ".jsonl", ".parquet")
-
-
 def corpus_files(source) -> list[Path]:
     """The files that a path, a folder or a glob stands for, in order.
 
-    Built in chapter 1.
+    Of a folder those whose suffix is in CORPUS_SUFFIXES, plain or compressed;
+    hidden ones are left out. Built in chapter 1.
     """
     path = Path(source).expanduser()
     if path.is_file():
@@ -1297,38 +1593,85 @@ def corpus_files(source) -> list[Path]:
         and not any(part.startswith(".") for part in f.relative_to(
             path if path.is_dir() else f.parent
         ).parts)
-        and any(s in CORPUS_SUFFIXES for s in f.suffixes)
+        and _kind(f) in CORPUS_SUFFIXES
     )
 
 
-def read_corpus(files, column=None):
-    """Yield {"text", "source"} for each record that can be read.
+# ch01_data/data.ipynb [export-file]
+def _file_rows(path, column):
+    """Yield (place, row or error) for each record of one file."""
+    kind = _kind(path)
+    if kind == ".parquet":
+        yield from _parquet_rows(path, column)
+    elif kind in (".warc", ".wet"):
+        yield from _archive_rows(path)
+    else:
+        with open_compressed(path) as file:
+            if kind in (".html", ".htm"):
+                data = file.read(LONGEST_RECORD + 1)
+                if len(data) > LONGEST_RECORD:
+                    raise ValueError(f"longer than {LONGEST_RECORD:,} bytes")
+                yield str(path), _attempt(_page_row, data)
+            elif kind in (".txt", ".md", *CODE_LANGUAGES):
+                yield from _text_rows(file, path)
+            else:
+                yield from _json_rows(file, path, column)
+
+
+def _whole_file_rows(path, column):
+    """As `_file_rows`, with an error of the file itself as the last of all."""
+    try:
+        yield from _file_rows(path, column)
+    except Exception as error:  # the rest of the file is lost
+        yield str(path), error
+
+
+# ch01_data/data.ipynb [export-read]
+def _checked(row, path):
+    """A row with all its fields; ValueError if one cannot be written."""
+    row = {"text": row["text"], "source": row.get("source") or str(path),
+           "title": row.get("title", ""), "language": row.get("language", "")}
+    for value in row.values():
+        if not value.isascii():
+            value.encode()
+    return row
+
+
+def read_corpus(files, column: str | None = None, log: dict | None = None):
+    """Yield {"text", "source", "title", "language"} for each readable record.
 
     What cannot be read (not UTF-8, not JSON, no text, cut short) is skipped,
     and a warning at the end of each file says how much and names the first.
-    Built in chapter 1.
+    `log` is emptied and then counts `files`, `texts`, `empty` texts, records
+    `passed_over` by reason (no page in them), and `unreadable` by file:
+    {"records": how many, "first": where and why}. Built in chapter 1.
     """
+    log = {} if log is None else log
+    log.clear()
+    log |= {"files": 0, "texts": 0, "empty": 0, "passed_over": {},
+            "unreadable": {}}
     for path in map(Path, files):
-        bad, example = 0, ""
-        records = _file_records(path, column)
-        while True:
-            try:
-                where, read = next(records)
-            except StopIteration:
-                break
-            except Exception as error:  # the rest of the file is lost
-                bad, example = bad + 1, example or f"{path}: {error}"
-                break
-            try:
-                text = read()
-            except (ValueError, RecursionError) as error:
-                bad, example = bad + 1, example or f"{where}: {error}"
-                continue
-            if text.strip():
-                yield {"text": text, "source": str(path)}
-        if bad:
+        log["files"] += 1
+        bad = {"records": 0, "first": ""}
+        for where, row in _whole_file_rows(path, column):
+            if isinstance(row, dict):
+                row = _attempt(_checked, row, path)
+            if isinstance(row, _NotText):
+                passed = log["passed_over"]
+                passed[str(row)] = passed.get(str(row), 0) + 1
+            elif isinstance(row, Exception):
+                bad["records"] += 1
+                bad["first"] = bad["first"] or f"{where}: {row}"
+            elif not row["text"].strip():
+                log["empty"] += 1
+            else:
+                log["texts"] += 1
+                yield row
+        if bad["records"]:
+            log["unreadable"][str(path)] = bad
             warnings.warn(
-                f"{path.name}: {bad} unreadable, skipped; first {example}",
+                f"{path.name}: {bad['records']} unreadable, skipped; "
+                f"first {bad['first']}",
                 stacklevel=2,
             )
 
@@ -1343,7 +1686,7 @@ def _is_local(source) -> bool:
         if not corpus_files(name):
             raise FileNotFoundError(f"no file matches {name}")
         return True
-    suffixed = any(s in CORPUS_SUFFIXES for s in Path(name).suffixes)
+    suffixed = _kind(name) in CORPUS_SUFFIXES
     if suffixed or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise FileNotFoundError(f"there is no {name}")
     return False
@@ -1361,6 +1704,80 @@ def _with_text_column(data, column, source):
     return data if found == "text" else data.rename_column(found, "text")
 
 
+# ch01_data/data.ipynb [export-scratch]
+def _scratch_folder() -> Path:
+    """A new folder that is removed when Python ends."""
+    try:
+        place = artifact()
+        place.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(dir=place, prefix=".corpus.")
+    except OSError:  # outside the book, or it may not be written to
+        folder = tempfile.mkdtemp(prefix="corpus.")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+# ch01_data/data.ipynb [export-disk]
+def _row_batches(rows, n_rows=1000, n_bytes=2**25):
+    """Lists of rows, each of a bounded size."""
+    batch, size = [], 0
+    for row in rows:
+        batch.append(row)
+        size += len(row["text"])
+        if len(batch) == n_rows or size >= n_bytes:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _on_disk(rows):
+    """A `datasets.Dataset` of rows in a file; None if there are none."""
+    import datasets
+    import pyarrow as pa
+
+    file, writer, schema = _scratch_folder() / "rows.arrow", None, None
+    with contextlib.ExitStack() as stack:
+        for batch in _row_batches(rows):
+            table = pa.RecordBatch.from_pylist(batch, schema)
+            if writer is None:
+                schema = table.schema
+                sink = stack.enter_context(pa.OSFile(str(file), "wb"))
+                writer = stack.enter_context(pa.ipc.new_stream(sink, schema))
+            writer.write_batch(table)
+    return writer and datasets.Dataset.from_file(str(file))
+
+
+# ch01_data/data.ipynb [export-load-rows]
+def _valley_rows(split, n, seed):
+    """Rows of Pocket World, with their nats and genre."""
+    from pocket_world.documents import documents
+
+    n = {"smoke": 1000}.get(preset(), 20000) if n is None else n
+    for d in documents(n, seed, split):
+        yield {"text": d.text, "source": "pocket_world", "title": "",
+               "language": "", "nats": d.nats, "genre": d.genre}
+
+
+def _local_rows(source, split, column, held_out, log):
+    """A function that iterates over the rows of a split of local files."""
+    files = corpus_files(source)
+    named = [f for f in files if f.name.split(".")[0] == split]
+    if not named and not held_out and split != "train":
+        raise ValueError(
+            f"{source} has no file named {split}.*: "
+            "give held_out, the share to set aside"
+        )
+
+    def rows():
+        whole = named or not held_out
+        for row in read_corpus(named or files, column, log):
+            if whole or corpus_split(row["text"], held_out) == split:
+                yield row
+
+    return rows
+
+
 # ch01_data/data.ipynb [export-load]
 def load_corpus(
     source="pocket_world",
@@ -1370,57 +1787,300 @@ def load_corpus(
     held_out: float = 0.0,
     n: int | None = None,
     seed: int = 1,
+    log: dict | None = None,
     **options,
 ):
     """A corpus as a `datasets` data set with a `text` column.
 
     source: "pocket_world" (then `n` documents of the `seed`); a file, folder
-    or glob of .txt, .md, .html, .jsonl (plain, .gz, .xz, .zst) or .parquet;
-    or the id of a data set on the Hub (`options` go to `load_dataset`).
-    split: a folder may hold files named after it ("train.jsonl"); otherwise
-    `held_out` is the share of texts set aside for "validation", and for
-    "test". column: the field that holds the text. streaming: an
-    IterableDataset, which is never held in memory; else a Dataset.
-    Unreadable records are skipped with a warning. Raises ValueError if there
-    is no text, FileNotFoundError if there is no such path. Built in chapter 1.
+    or glob of .txt, .md, .html, source code, .jsonl (these plain, .gz, .xz
+    or .zst), .parquet, .warc or .wet (plain, .gz, .zst), with the columns of
+    `read_corpus`; or the id of a data set on the Hub (`options` go to
+    `load_dataset`). split: a folder may hold files named after it
+    ("train.jsonl"); otherwise `held_out` is the share of texts set aside for
+    "validation", and for "test". column: the field that holds the text.
+    streaming: an IterableDataset; else a Dataset, whose rows lie on disk.
+    Unreadable records are skipped with a warning, and `log` tells of them as
+    in `read_corpus`, after each pass anew. Raises ValueError if there is no
+    text, FileNotFoundError if there is no such path. Built in chapter 1.
     """
     import datasets
 
+    log = {} if log is None else log
     if str(source) == "pocket_world":
-        from pocket_world.documents import documents
-
-        keep = ("text", "nats", "genre")
-        n = {"smoke": 1000}.get(preset(), 20000) if n is None else n
-
-        def rows():
-            for document in documents(n, seed, split):
-                yield {key: getattr(document, key) for key in keep}
+        rows = functools.partial(_valley_rows, split, n, seed)
     elif not _is_local(source):
         data = datasets.load_dataset(
             str(source), split=split, streaming=streaming, **options
         )
         return _with_text_column(data, column, source)
     else:
-        files = corpus_files(source)
-        named = [f for f in files if f.name.split(".")[0] == split]
-        if not named and not held_out and split != "train":
-            raise ValueError(
-                f"{source} has no file named {split}.*: "
-                "give held_out, the share to set aside"
-            )
-
-        def rows():
-            for row in read_corpus(named or files, column):
-                whole = named or not held_out
-                if whole or corpus_split(row["text"], held_out) == split:
-                    yield row
-
-    first = next(rows(), None)
-    if first is None:
-        raise ValueError(f"no text for {split!r} in {source}")
+        rows = _local_rows(source, split, column, held_out, log)
     if streaming:
-        return datasets.IterableDataset.from_generator(rows)
-    return datasets.Dataset.from_list(list(rows()))
+        found = next(rows(), None) and datasets.IterableDataset.from_generator(
+            rows
+        )
+    else:
+        found = _on_disk(rows())
+    if found is None:
+        raise ValueError(f"no text for {split!r} in {source}")
+    return found
+
+
+# ch01_data/data.ipynb [export-mix-weights]
+def _whole_weights(weights: dict) -> dict[object, int]:
+    """Weights as whole numbers in the same proportion, exactly."""
+    for name, weight in weights.items():
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(
+                f"the weight of {name!r} is {weight}: it must be above zero"
+            )
+    parts = {name: Fraction(weight) for name, weight in weights.items()}
+    scale = math.lcm(*(part.denominator for part in parts.values()))
+    return {name: int(part * scale) for name, part in parts.items()}
+
+
+def _passes(source, repeat):
+    """Yield (row, pass), again and again if asked; then (None, passes)."""
+    number = 1
+    while True:
+        row = None
+        for row in source:
+            yield row if isinstance(row, dict) else {"text": row}, number
+        if row is None or not repeat:
+            break
+        number += 1
+    while True:
+        yield None, number
+
+
+# ch01_data/data.ipynb [export-mix-draw]
+def _drawn(sources, weights, unit, repeat, limit, log):
+    """Yield rows of all sources by weight (Bennett and Zhang, 1996)."""
+    def size(name):
+        row = heads[name][0]
+        return len(row["text"].encode()) if unit == "bytes" else 1
+
+    total_weight = sum(weights.values())
+    streams = {name: _passes(rows, repeat) for name, rows in sources.items()}
+    heads = {name: next(stream) for name, stream in streams.items()}
+    used, ended, total = dict.fromkeys(sources, 0), set(), 0
+    log.clear()
+    log |= {str(name): {
+        "weight": weights[name] / total_weight, "share": 0.0,
+        "documents": 0, "bytes": 0, "passes": 1,
+    } for name in sources}  # fmt: skip
+    while total < limit and len(ended) < (len(sources) if repeat else 1):
+        name = min(
+            (n for n in sources  # those that are not ahead of their share
+             if used[n] * total_weight <= weights[n] * total),
+            key=lambda n: Fraction(used[n] + size(n), weights[n]),
+        )
+        (row, number), told = heads[name], log[str(name)]
+        used[name], total = used[name] + size(name), total + size(name)
+        told["documents"] += 1
+        told["bytes"] += len(row["text"].encode())
+        told["passes"] = number
+        heads[name] = next(streams[name])
+        if heads[name][0] is None or heads[name][1] > number:
+            ended.add(name)
+        for n in sources:
+            log[str(n)]["share"] = used[n] / total
+        yield {key: row.get(key, "") for key in _FIELDS} | {"part": str(name)}
+
+
+_FIELDS = ("text", "source", "title", "language")
+
+
+# ch01_data/data.ipynb [export-mix]
+def mix_corpora(
+    sources,
+    weights,
+    unit: str = "bytes",
+    at_end: str = "stop",
+    limit: float = float("inf"),
+    log: dict | None = None,
+):
+    """Draw from several corpora by weight, as an IterableDataset.
+
+    sources and weights: two dicts with the same names, or two lists; each
+    source is a data set, or a list of rows or texts, that can be iterated
+    over more than once. unit: "bytes" of UTF-8 or "documents", which is what
+    the weights divide. At any moment no source has had more than its share by
+    more than its own longest document, nor less by more than the longest of
+    all (Bennett and Zhang, 1996); nothing is left to chance. at_end: "stop"
+    when a source ends, or "repeat" it until each has been read once; at
+    `limit` units it ends in any case. `log` tells of each source its weight,
+    share, documents, bytes and passes begun. The rows have the columns of
+    `read_corpus` and `part`, the source's name. ValueError if names differ, a
+    weight is not above zero or a source is empty. Built in chapter 1.
+    """
+    import datasets
+
+    if not isinstance(sources, dict):
+        sources, weights = dict(enumerate(sources)), dict(enumerate(weights))
+    if not sources or set(sources) != set(weights):
+        raise ValueError(
+            f"sources {list(sources)} and weights {list(weights)} must have "
+            "the same names"
+        )
+    for word, known in ((unit, ("bytes", "documents")),
+                        (at_end, ("stop", "repeat"))):
+        if word not in known:
+            raise ValueError(f"{word!r} is none of {known}")
+    for name, source in sources.items():
+        if iter(source) is source:
+            raise ValueError(f"{name!r} can be read only once: give a list")
+        if next(iter(source), None) is None:
+            raise ValueError(f"there is nothing in the part {name!r}")
+    whole = _whole_weights(weights)
+    return datasets.IterableDataset.from_generator(functools.partial(
+        _drawn, sources, whole, unit, at_end == "repeat", limit,
+        {} if log is None else log,
+    ))  # fmt: skip
+
+
+# ch01_data/data.ipynb [export-count]
+def count_texts(rows) -> dict:
+    """Documents, bytes of UTF-8 and words of rows or texts.
+
+    Built in chapter 1.
+    """
+    count = {"documents": 0, "bytes": 0, "words": 0}
+    for row in rows:
+        text = row if isinstance(row, str) else row["text"]
+        count["documents"] += 1
+        count["bytes"] += len(text.encode())
+        count["words"] += len(text.split())
+    return count
+
+
+def _source_name(source: str) -> str:
+    """The host of a URL, the folder of a file, else the name itself."""
+    if found := re.match(r"https?://([^/?#]+)", source):
+        return found[1].lower()
+    path = Path(source)
+    return str(path.parent) if _kind(path) in CORPUS_SUFFIXES else source
+
+
+def count_sources(rows, licences: dict | None = None, most: int = 50) -> dict:
+    """What rows come from: {source: licence, documents, bytes, words, share}.
+
+    The largest first, by bytes; those beyond the first `most` are added up as
+    "(others)". licences: what is known, by source. Built in chapter 1.
+    """
+    by_source = defaultdict(Counter)
+    for row in rows:
+        by_source[_source_name(row["source"])].update(count_texts([row]))
+    order = sorted(by_source, key=lambda s: (-by_source[s]["bytes"], s))
+    for name in order[most:]:
+        by_source["(others)"].update(by_source[name])
+    total = sum(by_source[name]["bytes"] for name in order)
+    names = order[:most] + ["(others)"] * (len(order) > most)
+    return {
+        name: {"licence": (licences or {}).get(name, "unknown")}
+        | dict(by_source[name])
+        | {"share": round(by_source[name]["bytes"] / total, 4)}
+        for name in names
+    }
+
+
+# ch01_data/data.ipynb [export-card]
+def data_card(
+    about: dict, splits: dict, sources: dict, steps=(), reading=None,
+    mixture=None, contamination=None, seeds=None,
+    packages=("datasets", "FastWARC", "lxml", "numpy", "pyarrow"),
+) -> dict:  # fmt: skip
+    """The card of a corpus, as a dict that JSON can hold (Gebru et al., 2021).
+
+    about: what it is, in whose language, for what. splits: counts by split
+    (`count_texts`). sources: `count_sources`. steps: (name, documents, bytes,
+    why) of what came in and of what each step left. reading: the log of
+    `read_corpus`. mixture: the log of `mix_corpora`. contamination: by split,
+    what `contamination_summary` says. seeds: by name. The versions of
+    `packages` are added. Built in chapter 1.
+    """
+    import importlib.metadata
+
+    steps = list(steps)
+    left = [
+        {"step": name, "documents": documents, "bytes": size,
+         "removed_documents": before[1] - documents,
+         "removed_bytes": before[2] - size, "why": why}
+        for before, (name, documents, size, why)
+        in zip(steps[:1] + steps, steps)
+    ]  # fmt: skip
+    reading = dict(reading or {})
+    return about | {
+        "splits": splits,
+        "sources": {
+            name: {"licence": "unknown"} | told
+            for name, told in sources.items()
+        },
+        "steps": left,
+        "passed_over": reading.pop("passed_over", {}),
+        "unreadable": reading.pop("unreadable", {}),
+        "reading": reading,
+        "mixture": mixture or {},
+        "contamination": contamination or {},
+        "seeds": seeds or {},
+        "versions": {p: importlib.metadata.version(p) for p in packages},
+    }
+
+
+def contamination_summary(shares, ngram: int = 13) -> dict:
+    """What a card says of the shares that `contamination` found.
+
+    Built in chapter 1.
+    """
+    shares = np.asarray(shares)
+    return {
+        "ngram": ngram, "texts": len(shares),
+        "mean_share": round(float(shares.mean()), 4),
+        "with_any": int((shares > 0).sum()),
+        "with_half": int((shares >= 0.5).sum()),
+    }  # fmt: skip
+
+
+# ch01_data/data.ipynb [export-card-write]
+def _cell(value) -> str:
+    """A value as it stands in a table of Markdown."""
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value).replace("|", r"\|").replace("\n", " ")
+
+
+def card_markdown(card: dict) -> str:
+    """A data card as Markdown. Built in chapter 1."""
+    lines = ["# Data card"]
+    for name, value in card.items():
+        title = name.replace("_", " ").capitalize()
+        if not isinstance(value, (dict, list)):
+            lines += ["", f"**{title}.** {_cell(value)}"]
+            continue
+        if isinstance(value, dict):
+            value = [{"": key} | (told if isinstance(told, dict) else
+                                  {"value": told})
+                     for key, told in value.items()]
+        lines += ["", f"## {title}", ""]
+        if not value:
+            lines.append("None.")
+            continue
+        heads = list(dict.fromkeys(key for row in value for key in row))
+        table = [[head.replace("_", " ") for head in heads],
+                 ["---"] * len(heads)]
+        table += [[_cell(row.get(h, "")) for h in heads] for row in value]
+        lines += ["| " + " | ".join(row) + " |" for row in table]
+    return "\n".join(lines) + "\n"
+
+
+def write_data_card(folder, card: dict) -> None:
+    """Write card.json and card.md into a folder. Built in chapter 1."""
+    write_json(Path(folder) / "card.json", card)
+    with atomic_file(Path(folder) / "card.md") as part:
+        part.write_text(card_markdown(card), encoding="utf-8")
 
 
 # ch02_tokenizer/tokenizer.ipynb [alphabet-code]
