@@ -89,8 +89,8 @@ def datatrove_filters() -> dict:
         gopher_repetition_filter,
     ):
         module.split_into_words = lambda text, language: lu.split_words(text)
-    c4_filters.split_into_sentences = lambda text, language: (
-        lu.split_sentences(text)
+    c4_filters.split_into_sentences = lambda text, language: lu.split_sentences(
+        text
     )
     return {
         "c4": c4_filters.C4QualityFilter(),
@@ -153,6 +153,13 @@ def measure() -> dict:
                 row[source] = count / len(part)
     taken = time.perf_counter() - began
     out["megabytes_per_second"] = sum(map(len, everything)) / 1e6 / taken
+    out["letters_at_spaces"] = {
+        source: sum(
+            "letters" in lu.gopher_rules(text, split=str.split) for text in part
+        )
+        / len(part)
+        for source, part in by_source.items()
+    }
     strict = [bool(lu.fineweb_rules(t, repeats=0.01)) for t in everything]
     loose = [bool(lu.fineweb_rules(t)) for t in everything]
     out["fineweb_strict"] = sum(strict) / len(strict)
