@@ -508,15 +508,15 @@ _MOJIBAKE = re.compile(
     f"|\u00ef[\u00ac\u00bb]{_TAIL}"  # ligatures, a lost byte order mark
     f"|\u00e1[\u00b8\u00b9]{_TAIL}"  # a dot or bar below: Ḥ, ṣ, ḷ
     f"|\u00f0\u0178{_TAIL}{_TAIL}"  # four bytes: little pictures
-    f"|[\u00ce\u00cf]{_TAIL}(?:[\u00ce\u00cf]{_TAIL})+"  # Greek, two or more
-    f"|[\u00d0\u00d1]{_TAIL}(?:[\u00d0\u00d1]{_TAIL})+"  # Cyrillic, likewise
+    f"|[\u00ce\u00cf]{_TAIL}(?: ?[\u00ce\u00cf]{_TAIL})+"  # Greek, at least two
+    f"|[\u00d0\u00d1]{_TAIL}(?: ?[\u00d0\u00d1]{_TAIL})+"  # Cyrillic, likewise
 )
 
 
 def _undo(match) -> str:
     seen = match[0]
     try:
-        return bytes(_BYTE_OF[c] for c in seen).decode("utf-8")
+        return bytes(_BYTE_OF.get(c, ord(" ")) for c in seen).decode("utf-8")
     except ValueError:
         return seen
 

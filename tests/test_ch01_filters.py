@@ -171,8 +171,8 @@ def test_rules_agree_with_datatrove_on_odd_texts(lines):
 @pytest.mark.parametrize("text", ["", " ", "\n\n", "!!!", "a", "\ud800", "ß"])
 def test_rules_take_any_text(text):
     for rules in RULES.values():
-        assert rules(text)  # none of these is a page
-    assert set(lu.fineweb_rules(text)) <= set(NAMES.values())
+        assert set(rules(text)) <= set(NAMES.values())
+    assert lu.gopher_rules(text) and lu.c4_rules(text)  # none is a page
 
 
 def test_c4_says_why_a_line_goes():
