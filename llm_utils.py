@@ -80,8 +80,21 @@ __all__ = [
     "drop_shared_paragraphs",
     "STOP_WORDS",
     "quality_signals",
+    "split_words",
+    "split_sentences",
+    "c4_lines",
+    "c4_rules",
+    "GOPHER_WORDS",
+    "gopher_rules",
+    "GOPHER_TOP",
+    "GOPHER_AGAIN",
+    "repeated",
+    "gopher_repetition_rules",
+    "fineweb_rules",
     "hashed_ngrams",
     "QualityClassifier",
+    "letter_ngrams",
+    "LanguageIdentifier",
     "word_ids",
     "shingle_hashes",
     "jaccard_similarity",
@@ -524,13 +537,17 @@ _MOJIBAKE = re.compile(
     "|\u00cc[\u20ac\x81\u201a\u0192\u201e\u02c6\u0160\u00a7]"  # loose accents
     f"|\u00e2{_TAIL}{_TAIL}"  # three bytes: dashes, curly quotes, €
     f"|\u00ef[\u00ac\u00bb]{_TAIL}"  # ligatures, a lost byte order mark
+    f"|\u00e1[\u00b8\u00b9]{_TAIL}"  # a dot or bar below: Ḥ, ṣ, ḷ
+    f"|\u00f0\u0178{_TAIL}{_TAIL}"  # four bytes: little pictures
+    f"|[\u00ce\u00cf]{_TAIL}(?: ?[\u00ce\u00cf]{_TAIL})+"  # Greek, at least two
+    f"|[\u00d0\u00d1]{_TAIL}(?: ?[\u00d0\u00d1]{_TAIL})+"  # Cyrillic, likewise
 )
 
 
 def _undo(match) -> str:
     seen = match[0]
     try:
-        return bytes(_BYTE_OF[c] for c in seen).decode("utf-8")
+        return bytes(_BYTE_OF.get(c, ord(" ")) for c in seen).decode("utf-8")
     except ValueError:
         return seen
 
@@ -583,16 +600,26 @@ def clean_text(text: str) -> str:
 
 
 # ch01_data/data.ipynb [export-parse]
+# A script that is none: a template, which a browser fills in and shows.
+_TEMPLATE = re.compile(
+    r"<script\b[^>]{0,200}?\btype\s*=\s*[\"']?text/(?:html|x-[a-z]+-template)"
+    r"\b[^>]{0,200}>(.*?)</script\s*>",
+    re.I | re.S,
+)
+
+
 def parse_html(html: str | bytes):
     """The tree of a page as lxml builds it, without comments; None if empty.
 
-    Bytes are decoded by `decode_bytes`. Never raises. Built in chapter 1.
+    Bytes are decoded by `decode_bytes`; a template inside a script is read as
+    part of the page. Never raises. Built in chapter 1.
     """
     from lxml import etree
 
     if isinstance(html, bytes):
         html = decode_bytes(html)
-    data = html.replace("\0", "").encode("utf-8", "replace")
+    html = _TEMPLATE.sub(r"<div>\1</div>", html.replace("\0", ""))
+    data = html.encode("utf-8", "replace")
     parser = etree.HTMLParser(
         encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True
     )
@@ -662,7 +689,7 @@ def is_furniture(node, page_length: int) -> bool:
     named = bool(names) and _FURNITURE_NAMES.search(names.lower())
     small = node.tag == "font" and node.get("size") in ("1", "-1", "-2")
     banner = node.tag == "header" and not any(
-        a.tag in ("article", "main") for a in node.iterancestors()
+        a.tag in ("article", "main", "section") for a in node.iterancestors()
     )
     panel = node.tag in ("div", "p") and node.find("button") is not None
     boxed = node.tag in ("div", "li", "article", "section")
@@ -882,6 +909,197 @@ def quality_signals(text: str) -> dict[str, float]:
     }
 
 
+# ch01_data/data.ipynb [export-split-words]
+def split_words(text: str) -> list[str]:
+    """Words, and runs of other marks, in order. Built in chapter 1."""
+    return re.findall(r"\w+(?:['\u2019]\w+)*|[^\w\s]+", text)
+
+
+def split_sentences(text: str) -> list[str]:
+    """The pieces that end in one of . ? ! and a space. Built in chapter 1."""
+    parts = re.split(r"(?<=[.!?])\s+|(?<=[.!?][\"')])\s+", text)
+    return [part for part in parts if part.strip()]
+
+
+# ch01_data/data.ipynb [export-c4-lines]
+_CITATION = re.compile(r"\[\d*\]|\[edit\]|\[citation needed\]")
+_POLICY = re.compile(
+    r"terms of use|privacy policy|cookie policy|uses? cookies|use of cookies"
+)
+
+
+def c4_lines(text: str) -> list[tuple[str, str]]:
+    """Each line of a text with the rule of C4 by which it goes; "" if none.
+
+    Source: Raffel et al. (2020), section 2.2; where paper and program differ,
+    as the program does: a brace condemns the page only on a line that would
+    have stayed. Built in chapter 1.
+    """
+    out = []
+    for line in text.splitlines():
+        words = line.split()
+        line = _CITATION.sub("", line.strip())
+        low = line.lower()
+        checks = {
+            "long_word": any(len(word) > 1000 for word in words),
+            "no_end_mark": not line.endswith((".", "?", "!", '"', "'")),
+            "ellipsis": line.endswith("..."),
+            "few_words": len(words) < 3,
+            "lorem_ipsum": "lorem ipsum" in low,
+            "javascript": "javascript" in low,
+            "curly_bracket": "{" in line,
+            "policy": bool(_POLICY.search(low)),
+        }
+        broken = [rule for rule, holds in checks.items() if holds]
+        out.append((line, broken[0] if broken else ""))
+    return out
+
+
+# ch01_data/data.ipynb [export-c4]
+def c4_rules(text: str, min_sentences: int = 5) -> list[str]:
+    """The rules of C4 for which a whole page would go; [] if it stays.
+
+    "lorem_ipsum", "curly_bracket"; "few_sentences" if the lines that stay
+    (see `c4_lines`) hold fewer than `min_sentences`. C4's list of bad words
+    is left out. Source: Raffel et al. (2020). Built in chapter 1.
+    """
+    lines = c4_lines(text)
+    rules = {rule for _, rule in lines}
+    kept = sum(len(split_sentences(line)) for line, rule in lines if not rule)
+    broken = [r for r in ("lorem_ipsum", "curly_bracket") if r in rules]
+    return broken + ["few_sentences"] * (kept < min_sentences)
+
+
+# ch01_data/data.ipynb [export-gopher]
+GOPHER_WORDS = frozenset("the be to of and that have with".split())
+
+
+def gopher_rules(
+    text: str, words=(50, 100_000), length=(3, 10), symbols=0.1, bullets=0.9,
+    ellipses=0.3, letters=0.8, stop_words=2, split=split_words,
+) -> list[str]:
+    """Gopher's rules of quality that a text breaks; [] if it stays.
+
+    Bounds on the number of words and their mean `length` (characters); at
+    most so many hashes and so many ellipses a word (`symbols`), so large a
+    share of lines that begin with a bullet or end in an ellipsis; at least a
+    share of words with `letters` and so many different stop words. `split`
+    cuts a text into words. Source: Rae et al. (2021), section A1.1.
+    Built in chapter 1.
+    """
+    found = split(text)
+    real = [w for w in found if any(map(str.isalnum, w))]
+    lines = [line.strip() for line in text.splitlines()]
+    n, n_lines = max(len(found), 1), max(len(lines), 1)
+    mean = sum(map(len, real)) / max(len(real), 1)
+    marked = sum(line.startswith(("-", "\u2022")) for line in lines)
+    open_ = sum(line.endswith(("...", "\u2026")) for line in lines)
+    spelled = sum(any(map(str.isalpha, w)) for w in found)
+    checks = {
+        "few_words": len(real) < words[0],
+        "many_words": len(real) > words[1],
+        "short_words": mean < length[0],
+        "long_words": mean > length[1],
+        "hashes": text.count("#") / n > symbols,
+        "ellipses": text.count("...") + text.count("\u2026") > symbols * n,
+        "bullets": marked / n_lines > bullets,
+        "open_lines": open_ / n_lines > ellipses,
+        "letters": spelled / n < letters,
+        "stop_words": len(GOPHER_WORDS & set(found)) < stop_words,
+    }
+    return [rule for rule, broken in checks.items() if broken]
+
+
+# ch01_data/data.ipynb [export-repetition]
+GOPHER_TOP = {2: 0.20, 3: 0.18, 4: 0.16}  # share of a text's characters
+GOPHER_AGAIN = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+
+
+def repeated(pieces) -> tuple[int, int]:
+    """Pieces that came before, and their characters. Built in chapter 1."""
+    seen, again = set(), []
+    for piece in pieces:
+        again += [piece] if piece in seen else []
+        seen.add(piece)
+    return len(again), sum(map(len, again))
+
+
+def _commonest_run(words, n):
+    """Characters that the commonest run of n words takes up in all."""
+    runs = Counter(zip(*(words[k:] for k in range(n)))).most_common(1)
+    return sum((sum(map(len, run)) + n - 1) * count for run, count in runs)
+
+
+def _runs_again(words, n):
+    """Characters in runs of n words that came before, no word twice."""
+    seen, characters, i = set(), 0, 0
+    while i <= len(words) - n:
+        run = tuple(words[i : i + n])
+        again = run in seen
+        characters += sum(map(len, run)) if again else 0
+        seen.add(run)
+        i += n if again else 1
+    return characters
+
+
+# ch01_data/data.ipynb [export-gopher-repetition]
+def gopher_repetition_rules(
+    text: str, pieces=0.30, characters=0.20, top=GOPHER_TOP, again=GOPHER_AGAIN
+) -> list[str]:
+    """Gopher's rules of repetition that a text breaks; [] if it stays.
+
+    At most a share of `pieces` of its lines and of its paragraphs, and of
+    `characters` in them, that came before; `top` and `again`: shares of
+    characters for runs of n words. Source: Rae et al. (2021), table A1.
+    Built in chapter 1.
+    """
+    if not text.strip():
+        return ["empty"]
+    cut = {"paragraphs": re.split(r"\n{2,}", text.strip()),
+           "lines": re.split(r"\n+", text)}
+    broken = []
+    for name, parts in cut.items():
+        number, length = repeated(parts)
+        if number > pieces * len(parts):
+            broken.append(f"repeated_{name}")
+        if length > characters * len(text):
+            broken.append(f"repeated_{name}_characters")
+    words = split_words(text)
+    broken += [f"top_{n}_words" for n, share in top.items()
+               if _commonest_run(words, n) > share * len(text)]
+    return broken + [f"again_{n}_words" for n, share in again.items()
+                     if _runs_again(words, n) > share * len(text)]
+
+
+# ch01_data/data.ipynb [export-fineweb]
+def fineweb_rules(
+    text: str, ended=0.12, short_lines=0.67, short=30, repeats=0.1,
+    newlines=0.3,
+) -> list[str]:
+    """FineWeb's own rules that a text breaks; [] if it stays.
+
+    Too few lines that end a sentence (share `ended`), too many of at most
+    `short` characters (`short_lines`), too many characters in lines that came
+    before (`repeats`), too many line ends a word (`newlines`). Source: Penedo
+    et al. (2024), section 3.5; `newlines` stands in their program alone.
+    Built in chapter 1.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        return ["empty"]
+    n = len(lines)
+    letters = len(text.replace("\n", ""))
+    ends = sum(line.endswith((".", "?", "!")) for line in lines)
+    few = sum(len(line) <= short for line in lines)
+    checks = {
+        "ended_lines": ends / n < ended,
+        "short_lines": few / n > short_lines,
+        "repeated_lines": repeated(lines)[1] / letters > repeats,
+        "line_ends": text.count("\n") / len(split_words(text)) > newlines,
+    }
+    return [rule for rule, broken in checks.items() if broken]
+
+
 # ch01_data/data.ipynb [export-features]
 def hashed_ngrams(text: str, n_buckets: int = 2**15) -> list[int]:
     """Bucket numbers of a text's n words, then of its n - 1 pairs of words.
@@ -902,12 +1120,13 @@ class QualityClassifier:
     """fastText's classifier: mean vector of hashed n-grams, one linear layer.
 
     Source: Joulin et al. (2017). `fit(texts, labels)` takes labels of any kind
-    that sorts; `classes_` lists them. Built in chapter 1.
+    that sorts; `classes_` lists them. `eps` is Adam's: a larger one moves
+    little what has small gradients. Built in chapter 1.
     """
 
-    def __init__(self, n_buckets=2**15, dim=16, epochs=8, seed=0):
+    def __init__(self, n_buckets=2**15, dim=16, epochs=8, seed=0, eps=1e-8):
         self.n_buckets, self.dim = n_buckets, dim
-        self.epochs, self.seed = epochs, seed
+        self.epochs, self.seed, self.eps = epochs, seed, eps
 
     def _bags(self, texts):
         """Bucket numbers of all texts in a row, and where each text begins."""
@@ -936,7 +1155,7 @@ class QualityClassifier:
         parts = [self.embedding, self.weight, self.bias]
         for part in parts:
             part.requires_grad_()
-        optimizer = torch.optim.Adam(parts, lr=0.05)
+        optimizer = torch.optim.Adam(parts, lr=0.05, eps=self.eps)
         y = torch.tensor([self.classes_.index(label) for label in labels])
         bags = [self._bags([text])[0] for text in texts]
         self.known = torch.zeros(self.n_buckets, dtype=torch.bool)
@@ -979,6 +1198,82 @@ class QualityClassifier:
         bags = [self._bags([text])[0] for text in texts]
         words = [self.known[bag[: (len(bag) + 1) // 2]] for bag in bags]
         return np.array([float(w.float().mean()) for w in words])
+
+
+# ch01_data/data.ipynb [export-letter-ngrams]
+def letter_ngrams(text: str, longest: int = 3, most: int = 3000) -> Counter:
+    """How often each run of up to `longest` letters stands in a text.
+
+    In lower case, of its first `most` characters; the edge of a word is a
+    blank, figures and marks do not count, and no run reaches from one word
+    into the next. Built in chapter 1.
+    """
+    words = re.findall(r"[^\W\d_]+", text[:most].lower())
+    if not words:
+        return Counter()
+    edges = " " * (longest - 1) or " "
+    row = f" {edges.join(words)} "
+    return Counter(
+        row[i : i + n]
+        for n in range(1, longest + 1)
+        for i in range(len(row) - n + 1)
+    )
+
+
+# ch01_data/data.ipynb [export-language]
+class LanguageIdentifier:
+    """Tells languages apart by their commonest runs of letters.
+
+    It knows the languages it was taught, `languages_`, and no other; a text
+    farther from all of them than any that it was taught is none of these.
+    Source: Cavnar and Trenkle (1994). Built in chapter 1.
+    """
+
+    def __init__(self, size: int = 300, longest: int = 3):
+        self.size, self.longest = size, longest
+
+    def fit(self, texts, languages):
+        """Learn from texts and their languages; returns itself.
+
+        ValueError if they differ in number or there is no text.
+        """
+        texts, languages = list(texts), list(languages)
+        if len(texts) != len(languages) or not texts:
+            raise ValueError(f"{len(texts)} texts, {len(languages)} languages")
+        counts = {name: Counter() for name in sorted(set(languages))}
+        for text, name in zip(texts, languages):
+            counts[name].update(letter_ngrams(text, self.longest))
+        self.languages_ = list(counts)
+        self.ranks = [self._ranks(counts[name]) for name in self.languages_]
+        own = [self.languages_.index(name) for name in languages]
+        rows = self.distances(texts)[np.arange(len(texts)), own]
+        self.limit = float(rows[rows < 1].max(initial=0.0))
+        return self
+
+    def _ranks(self, counts):
+        order = sorted(counts, key=lambda run: (-counts[run], run))
+        return {run: rank for rank, run in enumerate(order[: self.size])}
+
+    def distances(self, texts) -> np.ndarray:
+        """How far the runs are out of place, (len(texts), languages).
+
+        From 0, the same order, to 1, nothing in common or no letters at all.
+        """
+        out = np.ones((len(texts := list(texts)), len(self.ranks)))
+        for row, text in zip(out, texts):
+            own = self._ranks(letter_ngrams(text, self.longest))
+            for k, ranks in enumerate(self.ranks if own else ()):
+                off = (abs(rank - ranks.get(run, 2 * self.size))
+                       for run, rank in own.items())
+                row[k] = sum(min(x, self.size) for x in off)
+                row[k] /= self.size * len(own)
+        return out
+
+    def predict(self, texts) -> list[str | None]:
+        """The nearest language of each text; None for none of these."""
+        rows = self.distances(texts)
+        return [self.languages_[row.argmin()]
+                if row.min() <= self.limit else None for row in rows]
 
 
 # ch01_data/data.ipynb [export-shingles]
