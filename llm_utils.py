@@ -34,7 +34,7 @@ import unicodedata
 import warnings
 import zlib
 from array import array
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -95,7 +95,7 @@ __all__ = [
     "QualityClassifier",
     "letter_ngrams",
     "LanguageIdentifier",
-    "word_ids",
+    "word_hashes",
     "shingle_hashes",
     "jaccard_similarity",
     "minhash_signatures",
@@ -1277,21 +1277,9 @@ class LanguageIdentifier:
 
 
 # ch01_data/data.ipynb [export-shingles]
-def word_ids(text: str) -> list[int]:
-    """A 64-bit number for each word of a text, in lower case.
-
-    The same word has the same number everywhere (BLAKE2b). Built in chapter 1.
-    """
-    return [_word_id(word) for word in re.findall(r"\w+", text.lower())]
+_BASE = 0x9E3779B97F4A7C15  # odd; its bits look like chance
 
 
-@functools.lru_cache(maxsize=2**18)
-def _word_id(word: str) -> int:
-    data = word.encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
-
-
-# ch01_data/data.ipynb [export-shingle-hashes]
 def _mix(x: np.ndarray) -> np.ndarray:
     """Scramble 64-bit integers so that all bits depend on all (SplitMix64)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -1299,6 +1287,40 @@ def _mix(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+@functools.cache
+def _letter_numbers() -> np.ndarray:
+    r"""A number for each code point that \w matches, 0 for all others."""
+    every = "".join(map(chr, range(0x110000)))
+    at = np.array([m.start() for m in re.finditer(r"\w", every)], np.uint64)
+    numbers = np.zeros(len(every), np.uint64)
+    numbers[at] = _mix(at + np.uint64(1))
+    return numbers
+
+
+# ch01_data/data.ipynb [export-words]
+def word_hashes(texts) -> tuple[np.ndarray, np.ndarray]:
+    r"""A 64-bit hash for every word (\w+, in lower case) of some texts.
+
+    Returns (hashes (N,) uint64, starts (len(texts) + 1,) int64): the words of
+    text i are hashes[starts[i] : starts[i + 1]]. The same word has the same
+    hash everywhere. Built in chapter 1.
+    """
+    lower = [text.lower() for text in texts]
+    ends = np.cumsum([len(text) + 1 for text in lower], dtype=np.int64)
+    data = "\n".join(["", *lower, ""]).encode("utf-32-le", "surrogatepass")
+    letters = _letter_numbers()[np.frombuffer(data, "<u4")]
+    inside = letters != 0
+    first = np.flatnonzero(inside[1:] > inside[:-1]) + 1
+    starts = np.concatenate([[0], np.searchsorted(first, ends)])
+    if not len(first):
+        return np.zeros(0, np.uint64), starts
+    power = np.cumprod(np.full(len(letters), _BASE, np.uint64))
+    divide = np.full(len(letters), pow(_BASE, -1, 2**64), np.uint64)
+    sums = np.add.reduceat(letters * power, first)
+    return _mix(sums * np.cumprod(divide)[first]), starts
+
+
+# ch01_data/data.ipynb [export-shingle-hashes]
 def shingle_hashes(texts, ngram: int = 5) -> tuple[np.ndarray, np.ndarray]:
     """The hashed word n-grams of all texts in a row, and where each begins.
 
@@ -1306,21 +1328,20 @@ def shingle_hashes(texts, ngram: int = 5) -> tuple[np.ndarray, np.ndarray]:
     fewer than `ngram` words is one shingle, of all its words; one without
     words, none. Built in chapter 1.
     """
-    ids = [word_ids(text) for text in texts]
-    lengths = np.array([len(words) for words in ids], dtype=np.int64)
-    flat = np.fromiter(itertools.chain.from_iterable(ids), np.uint64)
-    ends = np.cumsum(lengths)
-    counts = np.where(lengths == 0, 0, np.maximum(lengths - ngram + 1, 1))
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    owner = np.repeat(np.arange(len(ids)), counts)
-    first = np.arange(starts[-1]) - starts[owner] + (ends - lengths)[owner]
-    hashes = np.zeros(starts[-1], np.uint64)
+    words, begins = word_hashes(texts)
+    lengths = np.diff(begins)
+    filled = np.where(lengths == 0, 0, np.maximum(lengths, ngram))
+    ends = np.cumsum(filled, dtype=np.int64)
+    flat = np.zeros(filled.sum(), np.uint64)
+    shift = ends - filled - begins[:-1]
+    flat[np.arange(len(words)) + np.repeat(shift, lengths)] = words
+    n = max(len(flat) - ngram + 1, 0)
+    hashes = np.zeros(n, np.uint64)
     for k in range(ngram):
-        at = first + k
-        inside = at < ends[owner]
-        word = flat[np.minimum(at, max(len(flat) - 1, 0))]
-        hashes = _mix(hashes + np.where(inside, word, np.uint64(k)))
-    return hashes, starts
+        hashes = hashes * np.uint64(_BASE) + flat[k : k + n]
+    whole = np.arange(n) + ngram <= np.repeat(ends, filled)[:n]
+    counts = np.maximum(filled - ngram + 1, 0)
+    return _mix(hashes[whole]), np.concatenate([[0], np.cumsum(counts)])
 
 
 # ch01_data/data.ipynb [export-jaccard]
@@ -1335,6 +1356,35 @@ def jaccard_similarity(a: str, b: str, ngram: int = 5) -> float:
 
 
 # ch01_data/data.ipynb [export-minhash]
+def _shingled(texts, ngram: int, n_letters: int = 2**18):
+    """`shingle_hashes` of some texts at a time: what a processor's cache holds.
+    """
+    block, size = [], 0
+    for text in texts:
+        block.append(text)
+        size += len(text)
+        if size >= n_letters:
+            yield shingle_hashes(block, ngram)
+            block, size = [], 0
+    if block:
+        yield shingle_hashes(block, ngram)
+
+
+def _smallest(hashes, starts, num_perm: int, seed: int) -> np.ndarray:
+    """Of each text, the smallest of its hashes in num_perm random orders."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 2**32, (2, num_perm), dtype=np.uint32)
+    short = (hashes >> np.uint64(32)).astype(np.uint32)
+    out = np.full((len(starts) - 1, num_perm), 2**32 - 1, np.uint32)
+    full = np.flatnonzero(np.diff(starts))  # the texts that have words
+    if len(full):
+        for j in range(num_perm):
+            places = short * (a[j] | np.uint32(1)) + b[j]
+            out[full, j] = np.minimum.reduceat(places, starts[full])
+    return out
+
+
+# ch01_data/data.ipynb [export-signatures]
 def minhash_signatures(
     texts, num_perm: int = 128, ngram: int = 5, seed: int = 0
 ) -> np.ndarray:
@@ -1345,20 +1395,10 @@ def minhash_signatures(
     standard deviation sqrt(s (1 - s) / num_perm). A text without words gets
     the largest number everywhere. Source: Broder (1997). Built in chapter 1.
     """
-    texts = list(texts)
-    rng = np.random.default_rng(seed)
-    a = rng.integers(0, 2**63, num_perm, dtype=np.uint64) * np.uint64(2)
-    a, b = a + np.uint64(1), rng.integers(0, 2**64, num_perm, dtype=np.uint64)
-    out = np.full((len(texts), num_perm), 2**32 - 1, np.uint32)
-    for low in range(0, len(texts), 512):  # what fits in a processor's cache
-        hashes, starts = shingle_hashes(texts[low : low + 512], ngram)
-        full = np.flatnonzero(np.diff(starts))
-        if not len(full):
-            continue
-        for j in range(num_perm):
-            places = (hashes * a[j] + b[j]) >> np.uint64(32)
-            out[low + full, j] = np.minimum.reduceat(places, starts[full])
-    return out
+    blocks = [
+        _smallest(*block, num_perm, seed) for block in _shingled(texts, ngram)
+    ]
+    return np.concatenate([np.zeros((0, num_perm), np.uint32), *blocks])
 
 
 # ch01_data/data.ipynb [export-scurve]
@@ -1384,25 +1424,63 @@ def choose_bands(threshold: float, num_perm: int = 128) -> tuple[int, int]:
 
 
 # ch01_data/data.ipynb [export-candidates]
-def candidate_pairs(signatures: np.ndarray, bands: int, rows: int):
+def _band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """One number for each band of each signature: (N, bands) uint64."""
+    keys = np.zeros((len(signatures), bands), np.uint64)
+    for row in range(rows):
+        keys = _mix(keys + signatures[:, row : bands * rows : rows])
+    return keys
+
+
+def candidate_pairs(
+    signatures: np.ndarray, bands: int, rows: int, limit: int = 20_000_000
+) -> np.ndarray:
     """Pairs (i, j), i < j, whose signatures agree in all of some band.
 
-    Returns (P, 2) int64, sorted, without repeats. Built in chapter 1.
+    Returns (P, 2) int64, sorted, without repeats. ValueError where the bands
+    hold more than `limit` pairs, as 7,000 copies of one text would do.
+    Built in chapter 1.
     """
-    found = [np.zeros((0, 2), np.int64)]
-    for band in range(bands):
-        part = signatures[:, band * rows : (band + 1) * rows]
-        order = np.lexsort(part.T[::-1])
-        same = (part[order][1:] == part[order][:-1]).all(1)
-        edges = np.flatnonzero(np.diff(np.r_[False, same, False]))
-        for start, end in edges.reshape(-1, 2):
-            group = np.sort(order[start : end + 1])
-            i, j = np.triu_indices(len(group), 1)
-            found.append(np.stack([group[i], group[j]], 1))
-    return np.unique(np.concatenate(found), axis=0)
+    n, found, count = len(signatures), [np.zeros(0, np.int64)], 0
+    for keys in _band_keys(signatures, bands, rows).T:
+        order = np.argsort(keys, kind="stable")
+        keys, at, step = keys[order], np.arange(n), 1
+        while len(at := at[: np.searchsorted(at, n - step)]):
+            at = at[keys[at] == keys[at + step]]
+            found.append(order[at] * n + order[at + step])
+            count, step = count + len(at), step + 1
+            if count > limit:
+                raise ValueError(
+                    f"more than {limit:,} candidate pairs: some texts have "
+                    "thousands of copies; deduplicate lists no pairs"
+                )
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), max(n, 1)), 1)
 
 
 # ch01_data/data.ipynb [export-duplicates]
+def _distinct(hashes: np.ndarray) -> np.ndarray:
+    """The set of some hashes, as a sorted array."""
+    hashes = np.sort(hashes)
+    return hashes[np.diff(hashes, prepend=~hashes[:1]) != 0]
+
+
+def _jaccard(x: np.ndarray, y: np.ndarray) -> float:
+    """Similarity of two sets, as sorted arrays; 0.0 for two empty ones."""
+    both = np.sort(np.concatenate([x, y]))
+    shared = int((both[1:] == both[:-1]).sum())
+    return shared / max(len(both) - shared, 1)
+
+
+def _bands(threshold: float, num_perm: int, bands: int | None = None):
+    """(bands, rows), chosen or as asked; ValueError on a bad threshold."""
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be in (0, 1], got {threshold}")
+    if bands is None:
+        return choose_bands(threshold, num_perm)
+    return bands, num_perm // bands
+
+
+# ch01_data/data.ipynb [export-near]
 def near_duplicates(
     texts,
     threshold: float = 0.8,
@@ -1416,34 +1494,53 @@ def near_duplicates(
     Candidates come from MinHash bands, and each is checked with its exact
     Jaccard similarity over word n-grams: what is returned is right, and a
     pair at the threshold is missed with probability below 0.005. Pairs of
-    texts without words are left out. ValueError unless 0 < threshold <= 1.
-    Built in chapter 1.
+    texts without words are left out. ValueError unless 0 < threshold <= 1,
+    or where there are too many pairs to list. Built in chapter 1.
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be in (0, 1], got {threshold}")
-    texts = list(texts)
-    signatures = minhash_signatures(texts, num_perm, ngram, seed)
-    if bands is None:
-        bands, rows = choose_bands(threshold, num_perm)
-    else:
-        rows = num_perm // bands
-    pairs = candidate_pairs(signatures, bands, rows)
-    used = np.unique(pairs)
-    hashes, starts = shingle_hashes([texts[i] for i in used], ngram)
-    sets = {
-        int(i): set(hashes[s:e].tolist())
-        for i, s, e in zip(used, starts, starts[1:])
-    }
-    found = []
-    for i, j in pairs.tolist():
-        shared = len(sets[i] & sets[j])
-        union = len(sets[i]) + len(sets[j]) - shared
-        if union and shared >= threshold * union:
-            found.append((i, j))
-    return found
+    bands, rows = _bands(threshold, num_perm, bands)
+    shingles, signatures = [], [np.zeros((0, num_perm), np.uint32)]
+    for hashes, starts in _shingled(texts, ngram):
+        shingles += np.split(hashes, starts[1:-1])
+        signatures.append(_smallest(hashes, starts, num_perm, seed))
+    pairs = candidate_pairs(np.concatenate(signatures), bands, rows)
+    sets = {i: _distinct(shingles[i]) for i in np.unique(pairs).tolist()}
+    return [(i, j) for i, j in pairs.tolist()
+            if _jaccard(sets[i], sets[j]) >= threshold]
 
 
 # ch01_data/data.ipynb [export-dedup]
+def _buckets(keys: np.ndarray) -> np.ndarray:
+    """Number the buckets of (N, bands) keys, each band's own; -1: alone."""
+    out = np.empty(keys.shape, np.int64)
+    for band, column in enumerate(keys.T):
+        order = np.argsort(column, kind="stable")
+        new = np.diff(column[order], prepend=np.uint64(0)) != 0
+        new[:1] = True
+        alone = new & np.append(new[1:], True)
+        number = np.cumsum(new) + band * len(keys)
+        out[order, band] = np.where(alone, -1, number)
+    return out
+
+
+def _first_pass(texts, bands, rows, num_perm, ngram, seed):
+    """Numbers of the texts that repeat none before, and their band keys."""
+    seen, different, at = set(), [], 0
+    keys = [np.zeros((0, bands), np.uint64)]
+    for hashes, starts in _shingled(texts, ngram):
+        new = []
+        for i, (start, end) in enumerate(itertools.pairwise(starts.tolist())):
+            text = hashlib.blake2b(hashes[start:end], digest_size=16).digest()
+            if text not in seen:
+                seen.add(text)
+                new.append(i)
+        signatures = _smallest(hashes, starts, num_perm, seed)
+        keys.append(_band_keys(signatures[new], bands, rows))
+        different += [at + i for i in new]
+        at += len(starts) - 1
+    return np.array(different, np.int64), np.concatenate(keys)
+
+
+# ch01_data/data.ipynb [export-deduplicate]
 def deduplicate(
     texts, threshold: float = 0.8, num_perm: int = 128, ngram: int = 5,
     seed: int = 0,
@@ -1452,24 +1549,32 @@ def deduplicate(
 
     A text goes if one that is kept before it is at least `threshold` similar;
     so the first of a family always stays, and nothing goes because it is like
-    something that went. Built in chapter 1.
+    something that went. `texts` is any sequence, and may lie on disk: of each
+    text a few hundred bytes are held, and of those with a bucket in common
+    the shingles. ValueError unless 0 < threshold <= 1. Built in chapter 1.
     """
-    texts = list(texts)
-    first: dict[tuple, int] = {}
-    for i, text in enumerate(texts):  # exact copies, in one pass
-        first.setdefault(tuple(word_ids(text)), i)
-    different = list(first.values())
-    pairs = near_duplicates(
-        [texts[i] for i in different], threshold, num_perm, ngram, seed
+    bands, rows = _bands(threshold, num_perm)
+    if not hasattr(texts, "__getitem__"):
+        texts = list(texts)
+    different, keys = _first_pass(texts, bands, rows, num_perm, ngram, seed)
+    buckets = _buckets(keys)
+    together = np.flatnonzero((buckets >= 0).any(1))
+    read = (texts[i] for i in different[together].tolist())
+    shingles = itertools.chain.from_iterable(
+        np.split(hashes, starts[1:-1])
+        for hashes, starts in _shingled(read, ngram)
     )
-    earlier: dict[int, list[int]] = {}
-    for i, j in pairs:
-        earlier.setdefault(j, []).append(i)
-    kept: set[int] = set()
-    for k in range(len(different)):
-        if kept.isdisjoint(earlier.get(k, ())):
-            kept.add(k)
-    return [different[k] for k in sorted(kept)]
+    kept, sets, gone = defaultdict(list), {}, []
+    for i, hashes in zip(together.tolist(), shingles):
+        own, mine = _distinct(hashes), set(buckets[i].tolist()) - {-1}
+        rivals = {j for bucket in mine for j in kept[bucket]}
+        if any(_jaccard(own, sets[j]) >= threshold for j in rivals):
+            gone.append(i)
+            continue
+        sets[i] = own
+        for bucket in mine:
+            kept[bucket].append(i)
+    return np.delete(different, gone).tolist()
 
 
 # ch01_data/data.ipynb [export-pii]
