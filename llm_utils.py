@@ -1502,7 +1502,8 @@ def _archived_row(record):
         raise _NotText(f"HTTP status {status}")
     if record.http_content_type not in _PAGE_TYPES:
         raise _NotText(f"content type {record.http_content_type}")
-    html, charset = record.reader.read(), record.http_charset
+    html = record.reader.read(LONGEST_RECORD + 1)  # it may grow, unpacked
+    charset = record.http_charset
     if len(html) > LONGEST_RECORD:
         raise ValueError(f"longer than {LONGEST_RECORD:,} bytes")
     if charset and html[:1] == b"<" and b"charset" not in html[:4096]:

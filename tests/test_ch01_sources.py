@@ -400,10 +400,13 @@ def test_a_record_without_end_is_not_held(tmp_path, monkeypatch):
     (tmp_path / "b.html").write_text("<p>" + "word " * 300)
     big = archive_record("http://a/", page(1, "word " * 300))
     small = archive_record("http://a/", page(2, "word"))
-    (tmp_path / "c.warc").write_bytes(big + small)
+    body = gzip.compress(page(3, "word " * 4000))
+    packed = archive_record("http://a/", body, coding="gzip")
+    assert len(packed) < 1000
+    (tmp_path / "c.warc").write_bytes(big + small + packed)
     rows, log, _ = read(tmp_path)
     assert [row["text"][:1] for row in rows] == ["1", "2", "w"]
-    assert len(log["unreadable"]) == 3 == unreadable(log)
+    assert len(log["unreadable"]) == 3 and unreadable(log) == 4
 
 
 def test_a_long_text_comes_in_pieces_that_add_up(tmp_path, monkeypatch):
