@@ -1645,6 +1645,7 @@ def read_corpus(files, column: str | None = None, log: dict | None = None):
                 passed = log["passed_over"]
                 passed[str(row)] = passed.get(str(row), 0) + 1
             elif isinstance(row, Exception):
+                log["unreadable"][str(path)] = bad
                 bad["records"] += 1
                 bad["first"] = bad["first"] or f"{where}: {row}"
             elif not row["text"].strip():
@@ -1653,7 +1654,6 @@ def read_corpus(files, column: str | None = None, log: dict | None = None):
                 log["texts"] += 1
                 yield row
         if bad["records"]:
-            log["unreadable"][str(path)] = bad
             warnings.warn(
                 f"{path.name}: {bad['records']} unreadable, skipped; "
                 f"first {bad['first']}",

@@ -421,6 +421,16 @@ def test_a_long_text_comes_in_pieces_that_add_up(tmp_path, monkeypatch):
     assert [row["title"] for row in rows] == ["Pears"] + [""] * (len(rows) - 1)
 
 
+def test_the_log_is_right_wherever_one_stops(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\nrot\n{"text": "two"}\n{"text": "three"}')
+    log = {}
+    rows = lu.read_corpus([path], log=log)
+    assert [next(rows)["text"], next(rows)["text"]] == ["one", "two"]
+    rows.close()
+    assert log["texts"] == 2 and unreadable(log) == 1
+
+
 def test_an_empty_text_is_counted(tmp_path):
     lu.write_lines(tmp_path / "a.jsonl", [{"text": " \n"}, {"text": "one"}])
     (tmp_path / "b.txt").write_text("")
