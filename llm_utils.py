@@ -102,8 +102,8 @@ __all__ = [
     "mix_corpora",
     "count_texts",
     "count_sources",
-    "data_card",
     "contamination_summary",
+    "data_card",
     "card_markdown",
     "write_data_card",
     "byte_alphabet",
@@ -1970,6 +1970,21 @@ def count_sources(rows, licences: dict | None = None, most: int = 50) -> dict:
     }
 
 
+# ch01_data/data.ipynb [export-card-summary]
+def contamination_summary(shares, ngram: int = 13) -> dict:
+    """What a card says of the shares that `contamination` found.
+
+    Built in chapter 1.
+    """
+    shares = np.asarray(shares)
+    return {
+        "ngram": ngram, "texts": len(shares),
+        "mean_share": round(float(shares.mean()), 4),
+        "with_any": int((shares > 0).sum()),
+        "with_half": int((shares >= 0.5).sum()),
+    }  # fmt: skip
+
+
 # ch01_data/data.ipynb [export-card]
 def data_card(
     about: dict, splits: dict, sources: dict, steps=(), reading=None,
@@ -2011,20 +2026,6 @@ def data_card(
         "seeds": seeds or {},
         "versions": {p: importlib.metadata.version(p) for p in packages},
     }
-
-
-def contamination_summary(shares, ngram: int = 13) -> dict:
-    """What a card says of the shares that `contamination` found.
-
-    Built in chapter 1.
-    """
-    shares = np.asarray(shares)
-    return {
-        "ngram": ngram, "texts": len(shares),
-        "mean_share": round(float(shares.mean()), 4),
-        "with_any": int((shares > 0).sum()),
-        "with_half": int((shares >= 0.5).sum()),
-    }  # fmt: skip
 
 
 # ch01_data/data.ipynb [export-card-write]
