@@ -119,8 +119,8 @@ __all__ = [
     "mix_corpora",
     "count_texts",
     "count_sources",
-    "data_card",
     "contamination_summary",
+    "data_card",
     "card_markdown",
     "write_data_card",
     "byte_alphabet",
@@ -1918,7 +1918,8 @@ def _archived_row(record):
         raise _NotText(f"HTTP status {status}")
     if record.http_content_type not in _PAGE_TYPES:
         raise _NotText(f"content type {record.http_content_type}")
-    html, charset = record.reader.read(), record.http_charset
+    html = record.reader.read(LONGEST_RECORD + 1)  # it may grow, unpacked
+    charset = record.http_charset
     if len(html) > LONGEST_RECORD:
         raise ValueError(f"longer than {LONGEST_RECORD:,} bytes")
     if charset and html[:1] == b"<" and b"charset" not in html[:4096]:
@@ -2060,6 +2061,7 @@ def read_corpus(files, column: str | None = None, log: dict | None = None):
                 passed = log["passed_over"]
                 passed[str(row)] = passed.get(str(row), 0) + 1
             elif isinstance(row, Exception):
+                log["unreadable"][str(path)] = bad
                 bad["records"] += 1
                 bad["first"] = bad["first"] or f"{where}: {row}"
             elif not row["text"].strip():
@@ -2068,7 +2070,6 @@ def read_corpus(files, column: str | None = None, log: dict | None = None):
                 log["texts"] += 1
                 yield row
         if bad["records"]:
-            log["unreadable"][str(path)] = bad
             warnings.warn(
                 f"{path.name}: {bad['records']} unreadable, skipped; "
                 f"first {bad['first']}",
@@ -2385,6 +2386,21 @@ def count_sources(rows, licences: dict | None = None, most: int = 50) -> dict:
     }
 
 
+# ch01_data/data.ipynb [export-card-summary]
+def contamination_summary(shares, ngram: int = 13) -> dict:
+    """What a card says of the shares that `contamination` found.
+
+    Built in chapter 1.
+    """
+    shares = np.asarray(shares)
+    return {
+        "ngram": ngram, "texts": len(shares),
+        "mean_share": round(float(shares.mean()), 4),
+        "with_any": int((shares > 0).sum()),
+        "with_half": int((shares >= 0.5).sum()),
+    }  # fmt: skip
+
+
 # ch01_data/data.ipynb [export-card]
 def data_card(
     about: dict, splits: dict, sources: dict, steps=(), reading=None,
@@ -2426,20 +2442,6 @@ def data_card(
         "seeds": seeds or {},
         "versions": {p: importlib.metadata.version(p) for p in packages},
     }
-
-
-def contamination_summary(shares, ngram: int = 13) -> dict:
-    """What a card says of the shares that `contamination` found.
-
-    Built in chapter 1.
-    """
-    shares = np.asarray(shares)
-    return {
-        "ngram": ngram, "texts": len(shares),
-        "mean_share": round(float(shares.mean()), 4),
-        "with_any": int((shares > 0).sum()),
-        "with_half": int((shares >= 0.5).sum()),
-    }  # fmt: skip
 
 
 # ch01_data/data.ipynb [export-card-write]

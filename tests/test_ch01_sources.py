@@ -400,10 +400,13 @@ def test_a_record_without_end_is_not_held(tmp_path, monkeypatch):
     (tmp_path / "b.html").write_text("<p>" + "word " * 300)
     big = archive_record("http://a/", page(1, "word " * 300))
     small = archive_record("http://a/", page(2, "word"))
-    (tmp_path / "c.warc").write_bytes(big + small)
+    body = gzip.compress(page(3, "word " * 4000))
+    packed = archive_record("http://a/", body, coding="gzip")
+    assert len(packed) < 1000
+    (tmp_path / "c.warc").write_bytes(big + small + packed)
     rows, log, _ = read(tmp_path)
     assert [row["text"][:1] for row in rows] == ["1", "2", "w"]
-    assert len(log["unreadable"]) == 3 == unreadable(log)
+    assert len(log["unreadable"]) == 3 and unreadable(log) == 4
 
 
 def test_a_long_text_comes_in_pieces_that_add_up(tmp_path, monkeypatch):
@@ -416,6 +419,16 @@ def test_a_long_text_comes_in_pieces_that_add_up(tmp_path, monkeypatch):
     assert all(len(row["text"]) < 120 for row in rows)
     assert all(row["text"].endswith("\n") for row in rows)
     assert [row["title"] for row in rows] == ["Pears"] + [""] * (len(rows) - 1)
+
+
+def test_the_log_is_right_wherever_one_stops(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\nrot\n{"text": "two"}\n{"text": "three"}')
+    log = {}
+    rows = lu.read_corpus([path], log=log)
+    assert [next(rows)["text"], next(rows)["text"]] == ["one", "two"]
+    rows.close()
+    assert log["texts"] == 2 and unreadable(log) == 1
 
 
 def test_an_empty_text_is_counted(tmp_path):
