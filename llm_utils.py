@@ -1208,16 +1208,14 @@ def letter_ngrams(text: str, longest: int = 3, most: int = 3000) -> Counter:
     blank, figures and marks do not count, and no run reaches from one word
     into the next. Built in chapter 1.
     """
-    words = re.findall(r"[^\W\d_]+", text[:most].lower())
-    if not words:
-        return Counter()
-    edges = " " * (longest - 1) or " "
-    row = f" {edges.join(words)} "
-    return Counter(
-        row[i : i + n]
-        for n in range(1, longest + 1)
-        for i in range(len(row) - n + 1)
-    )
+    out = Counter()
+    words = Counter(re.findall(r"[^\W\d_]+", text[:most].lower()))
+    for word, count in words.items():
+        row = f" {word} "
+        for n in range(1, longest + 1):
+            for i in range(len(row) - n + 1):
+                out[row[i : i + n]] += count
+    return out
 
 
 # ch01_data/data.ipynb [export-language]
