@@ -1303,6 +1303,7 @@ def datatrove_deduplicate(
 
     words, config = _datatrove_config(threshold, num_perm, ngram)
     read = ParquetReader(str(source), glob_pattern="*.parquet")
+    write = ParquetWriter(str(target), "${rank}.parquet")
     with tempfile.TemporaryDirectory() as place:
         bands, pairs = f"{place}/bands", f"{place}/pairs"
         drop = f"{place}/drop"
@@ -1312,11 +1313,10 @@ def datatrove_deduplicate(
             (config.num_buckets, [dedup.MinhashDedupBuckets(
                 bands, pairs, config=config)]),
             (1, [dedup.MinhashDedupCluster(pairs, drop, config=config)]),
-            (tasks, [read, dedup.MinhashDedupFilter(drop),
-                     ParquetWriter(str(target), "${rank}.parquet")]),
+            (tasks, [read, dedup.MinhashDedupFilter(drop), write]),
         )
         for i, (n, step) in enumerate(steps):
-            with contextlib.redirect_stderr(io.StringIO()):  # its log is in `place`
+            with contextlib.redirect_stderr(io.StringIO()):  # a long log
                 LocalPipelineExecutor(
                     step, tasks=n, workers=1, logging_dir=f"{place}/log{i}"
                 ).run()
