@@ -18,6 +18,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) \
 		| awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
 	@echo "  ch01…ch08  one chapter, if it or what it reads has changed"
+	@echo "  lab_…      one lab, such as lab_quality"
 	@echo "  bench-data chapters 1 and 2 beside other tools; needs real text"
 
 env: $(READY)  ## the environment, in .venv
@@ -38,6 +39,9 @@ book: $(READY)  ## run what changed, build the HTML book, print the report card
 	@$(PY) book/card.py
 
 $(CHAPTERS): $(READY)
+	@$(PY) book/run.py $@
+
+lab_%: $(READY)  # a lab, if it or what it reads has changed
 	@$(PY) book/run.py $@
 
 export: $(READY)  ## write llm_utils.py from the notebooks

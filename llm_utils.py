@@ -104,6 +104,7 @@ __all__ = [
     "candidate_pairs",
     "near_duplicates",
     "deduplicate",
+    "datatrove_deduplicate",
     "redact_pii",
     "corpus_split",
     "contamination",
@@ -1355,8 +1356,7 @@ def jaccard_similarity(a: str, b: str, ngram: int = 5) -> float:
 
 # ch01_data/data.ipynb [export-minhash]
 def _shingled(texts, ngram: int, n_letters: int = 2**18):
-    """`shingle_hashes` of some texts at a time: what a processor's cache holds.
-    """
+    """`shingle_hashes` of as many texts at a time as fit in a cache."""
     block, size = [], 0
     for text in texts:
         block.append(text)
@@ -1573,6 +1573,77 @@ def deduplicate(
         for bucket in mine:
             kept[bucket].append(i)
     return np.delete(different, gone).tolist()
+
+
+# ch01_data/data.ipynb [export-datatrove-config]
+def _datatrove_config(threshold: float, num_perm: int, ngram: int):
+    """Our words, bands and rows, for datatrove's MinHash."""
+    from datatrove.pipeline.dedup.minhash import MinhashConfig
+    from datatrove.utils.hashing import HashConfig
+    from datatrove.utils.text import TextNormConfig
+    from datatrove.utils.word_tokenizers import WordTokenizer
+
+    class Words(WordTokenizer):
+        def word_tokenize(self, text):
+            return re.findall(r"\w+", text)
+
+        def sent_tokenize(self, text):
+            return [text]
+
+        def span_tokenize(self, text):
+            return [(0, len(text))]
+
+    bands, rows = _bands(threshold, num_perm)
+    as_it_is = TextNormConfig(
+        remove_punctuation=False,
+        norm_unicode_diacritics=False,
+        norm_numbers=False,
+    )
+    return Words(), MinhashConfig(
+        n_grams=ngram,
+        num_buckets=bands,
+        hashes_per_bucket=rows,
+        norm_config=as_it_is,
+        hash_config=HashConfig(hash_fc="sha1"),
+    )
+
+
+# ch01_data/data.ipynb [export-datatrove]
+def datatrove_deduplicate(
+    source, target, threshold: float = 0.8, num_perm: int = 128,
+    ngram: int = 5, tasks: int = 1,
+) -> None:  # fmt: skip
+    """Write the texts of the folder `source` to `target`, without copies.
+
+    Both hold Parquet files with the columns `id` and `text`; `tasks` shares
+    of the files are worked through one by one. Texts that agree in a band
+    are joined, without a check, and of each cluster one stays. Source:
+    datatrove (Penedo et al. 2024). Built in chapter 1.
+    """
+    from datatrove.executor import LocalPipelineExecutor
+    from datatrove.pipeline import dedup
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import ParquetWriter
+
+    words, config = _datatrove_config(threshold, num_perm, ngram)
+    read = ParquetReader(str(source), glob_pattern="*.parquet")
+    write = ParquetWriter(str(target), "${rank}.parquet")
+    with tempfile.TemporaryDirectory() as place:
+        bands, pairs = f"{place}/bands", f"{place}/pairs"
+        drop = f"{place}/drop"
+        steps = (
+            (tasks, [read, dedup.MinhashDedupSignature(
+                bands, config=config, language=words)]),
+            (config.num_buckets, [dedup.MinhashDedupBuckets(
+                bands, pairs, config=config)]),
+            (1, [dedup.MinhashDedupCluster(pairs, drop, config=config)]),
+            (tasks, [read, dedup.MinhashDedupFilter(drop), write]),
+        )
+        for i, (n, step) in enumerate(steps):
+            with contextlib.redirect_stderr(io.StringIO()):  # a long log
+                LocalPipelineExecutor(
+                    step, tasks=n, workers=1, logging_dir=f"{place}/log{i}"
+                ).run()
 
 
 # ch01_data/data.ipynb [export-pii]

@@ -1,4 +1,4 @@
-"""The eight chapters: where each stands, what it reads and what it writes.
+"""The chapters and labs: where each stands, what it reads and what it writes.
 
 Artifacts are folders (or files) under `artifacts/<preset>/`. A chapter may
 look at an artifact of a later one when it happens to be there (chapter 3
@@ -39,8 +39,26 @@ class Chapter:
         return f"measured/{self.name}.json"
 
     @property
+    def promised(self) -> tuple[str, ...]:
+        """All that must be there when the chapter has run."""
+        return (*self.writes, self.measured)
+
+    @property
     def folder(self) -> Path:
         return self.notebook.parent
+
+
+class Lab(Chapter):
+    """An experiment beside a chapter: run and recorded only when named."""
+
+    @property
+    def name(self) -> str:
+        """`lab_quality`, as in `make lab_quality`."""
+        return self.notebook.stem
+
+    @property
+    def promised(self) -> tuple[str, ...]:
+        return ()
 
 
 CHAPTERS = (
@@ -83,6 +101,20 @@ CHAPTERS = (
 def existing() -> list[Chapter]:
     """The chapters whose notebook is there, in order."""
     return [chapter for chapter in CHAPTERS if chapter.notebook.exists()]
+
+
+def labs() -> list[Lab]:
+    """The labs of all chapters; each may read what chapters 1 and 2 made."""
+    return [
+        Lab(
+            chapter.number,
+            path.relative_to(ROOT).as_posix(),
+            "Lab",
+            ("corpus", "tokenizer", "shards"),
+        )
+        for chapter in existing()
+        for path in sorted(chapter.folder.glob("lab_*.ipynb"))
+    ]
 
 
 def maker(artifact: str) -> Chapter:

@@ -2,6 +2,7 @@
 
     python book/record.py           all chapters
     python book/record.py ch03      this one
+    python book/record.py lab_…     a lab; they are recorded only when named
 
 Only a chapter whose copy is up to date with its code is written; its worked
 solutions are run then, and recorded too. What differs from machine to machine
@@ -20,7 +21,7 @@ import nbformat
 import export
 import keys
 import readme
-from chapters import ROOT, Chapter, existing, write_atomically
+from chapters import ROOT, Chapter, Lab, existing, labs, write_atomically
 from run import Stop, carry_outputs, copy_of, execute, read_copy
 
 PRESET = os.environ.get("LLM_PRESET", "pocket")
@@ -74,6 +75,8 @@ def record(chapter: Chapter, exports: keys.Exports) -> bool:
     notebook = nbformat.read(chapter.notebook, as_version=4)
     carry_outputs(copy[0], notebook)
     write(chapter.notebook, notebook)
+    if isinstance(chapter, Lab):
+        return True
     place = f"{chapter.folder.name}/solutions.ipynb"
     solutions = Chapter(chapter.number, place, "Solutions")
     if solutions.notebook.exists():
@@ -105,6 +108,7 @@ def main(arguments: list[str]) -> int:
         return failed
     exports = keys.Exports(export.TARGET.read_text(encoding="utf-8"))
     wanted = [c for c in existing() if not arguments or c.name in arguments]
+    wanted += [lab for lab in labs() if lab.name in arguments]
     try:
         whole = all([record(c, exports) for c in wanted])
         record_card()

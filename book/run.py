@@ -2,6 +2,7 @@
 
     python book/run.py                what changed, and what follows from it
     python book/run.py ch05 ch06      these, if they changed
+    python book/run.py lab_quality    a lab; they run only when they are named
     python book/run.py --force ch05   this one in any case
     python book/run.py --plan         only tell what would run, and why
 
@@ -31,7 +32,9 @@ from chapters import (
     CHAPTERS,
     ROOT,
     Chapter,
+    Lab,
     existing,
+    labs,
     maker,
     write_atomically,
 )
@@ -216,7 +219,7 @@ def refresh(
     key = keys.key(chapter, preset, exports)
     path = copy_of(chapter, preset)
     copy = read_copy(path)
-    promised = (*chapter.writes, chapter.measured)
+    promised = chapter.promised
     lost = [f"artifacts/{preset}/{name}" for name in missing(preset, promised)]
     why = reason(copy and copy[1], key, lost, force)
     print(f"{label}: {'runs, as ' + why if why else 'nothing changed'}")
@@ -233,7 +236,8 @@ def refresh(
             f"{label} ran, but wrote no artifacts/{preset}/{unwritten[0]}"
         )
     write_copy(path, notebook, key)
-    record(chapter, preset, took)
+    if not isinstance(chapter, Lab):
+        record(chapter, preset, took)
     memory = took["peak_memory_bytes"] / 1e9
     print(
         f"{label}: done in {clock(took['seconds'])}, {memory:.1f} GB at most",
@@ -246,7 +250,7 @@ def main(arguments: list[str]) -> int:
         description="Run the chapters that need it."
     )
     parser.add_argument(
-        "chapters", nargs="*", help="ch01 … ch08; all where none is named"
+        "chapters", nargs="*", help="ch01 … ch08 (all where none is named), lab_…"
     )
     parser.add_argument(
         "--force", action="store_true", help="run them in any case"
@@ -255,7 +259,7 @@ def main(arguments: list[str]) -> int:
         "--plan", action="store_true", help="only tell what would run"
     )
     options = parser.parse_args(arguments)
-    known = [chapter.name for chapter in CHAPTERS]
+    known = [chapter.name for chapter in (*CHAPTERS, *labs())]
     if unknown := sorted(set(options.chapters) - set(known)):
         parser.error(f"{unknown[0]} is no chapter: {', '.join(known)}")
     if failed := export.main([]):
@@ -268,6 +272,7 @@ def main(arguments: list[str]) -> int:
             for chapter in existing()
             if not options.chapters or chapter.name in options.chapters
         ]
+        wanted += [lab for lab in labs() if lab.name in options.chapters]
         for chapter in wanted:
             refresh(chapter, name, exports, options.force, options.plan)
     except Stop as stop:

@@ -14,8 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import bench
 import numpy as np
+
+import bench
 
 PACKAGES = ["numpy"]
 SEED, THRESHOLD = 5, 0.8
