@@ -265,10 +265,11 @@ def strings_of(file):
     opener = {".xz": lzma.open, ".gz": gzip.open}
     with opener.get(file.suffix, open)(file, "rt", encoding="utf-8") as lines:
         for line in lines:
-            yield line
             if ".jsonl" in file.name:
                 row = json.loads(line)
                 yield from (v for v in row.values() if isinstance(v, str))
+            else:
+                yield line
 
 
 def check_file(file):
