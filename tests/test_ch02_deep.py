@@ -198,8 +198,8 @@ def with_tiktoken(pattern):
     return ours, ours.to_tiktoken()
 
 
-def check_ids(text):
-    for pattern in PATTERNS:
+def check_ids(text, patterns=PATTERNS):
+    for pattern in patterns:
         ours, tik = with_tiktoken(pattern)
         ids = ours.encode(text)
         assert ids == tik.encode_ordinary(text)
@@ -218,7 +218,7 @@ def test_ids_of_any_text_equal_tiktoken(text):
 @settings(max_examples=100_000, derandomize=False, database=None)
 @given(any_text)
 def test_ids_of_a_hundred_thousand_texts_equal_tiktoken(text):
-    check_ids(text)
+    check_ids(text, [PATTERNS[len(text) % 2]])
 
 
 surrogates = st.text(
@@ -265,10 +265,11 @@ def strings_of(file):
     opener = {".xz": lzma.open, ".gz": gzip.open}
     with opener.get(file.suffix, open)(file, "rt", encoding="utf-8") as lines:
         for line in lines:
-            yield line
             if ".jsonl" in file.name:
                 row = json.loads(line)
                 yield from (v for v in row.values() if isinstance(v, str))
+            else:
+                yield line
 
 
 def check_file(file):
