@@ -5,6 +5,7 @@ import io
 import json
 import lzma
 import math
+import re
 import subprocess
 import sys
 import warnings
@@ -612,7 +613,7 @@ def test_a_mixture_that_cannot_be_says_why(sources, weights, options, said):
 
 
 def runs(text, n):
-    words = lu.word_ids(text)
+    words = re.findall(r"\w+", text.lower())
     if len(words) < n:
         return [tuple(words)] if words else []
     return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
