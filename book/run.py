@@ -250,7 +250,9 @@ def main(arguments: list[str]) -> int:
         description="Run the chapters that need it."
     )
     parser.add_argument(
-        "chapters", nargs="*", help="ch01 … ch08 (all where none is named), lab_…"
+        "chapters",
+        nargs="*",
+        help="ch01 … ch08 (all where none is named), lab_…",
     )
     parser.add_argument(
         "--force", action="store_true", help="run them in any case"

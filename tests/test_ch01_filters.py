@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import llm_utils as lu
 from benches.data_classify import in_words
 from benches.data_clean import misread
-from benches.data_extract import theirs, without_cleaner
+from benches.data_extract import theirs
 from benches.data_filters import NAMES, RULES, datatrove_filters, verdict
 from benches.data_language import language
 from pocket_world.web import pages
@@ -32,7 +32,6 @@ def read(path, n):
 
 
 def test_extraction_beats_trafilatura_on_made_pages(crawl):
-    without_cleaner()
     pytest.importorskip("trafilatura")
     some = crawl[:150]
     truth = [lu.clean_text(page.text) for page in some]
@@ -63,7 +62,6 @@ def test_a_section_may_have_a_header_of_its_own():
 
 
 def test_real_pages_agree_with_trafilatura(real_data):
-    without_cleaner()
     pytest.importorskip("trafilatura")
     rows = read(real_data / "pretrain" / "raw_html.jsonl.xz", 10_000)
     books = [r["html"] for r in rows if r["source"] == "standardebooks"][::40]

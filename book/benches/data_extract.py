@@ -12,8 +12,6 @@ import lzma
 import random
 import re
 import statistics
-import sys
-import types
 
 import llm_utils as lu
 from bench import real_data, side_by_side
@@ -29,19 +27,6 @@ def theirs(page: bytes | str) -> str:
 
     found = trafilatura.extract(page, include_comments=False)
     return lu.clean_text(found or "")
-
-
-def without_cleaner() -> None:
-    """Let trafilatura be imported where lxml's cleaner is not installed.
-
-    Its fallback jusText imports the cleaner for a step that trafilatura does
-    not take.
-    """
-    try:
-        import lxml.html.clean  # noqa: F401
-    except ImportError:
-        name = "lxml.html.clean"
-        sys.modules[name] = types.SimpleNamespace(Cleaner=None)
 
 
 def scores(found: list[str], truth: list[str]) -> dict:
@@ -73,7 +58,6 @@ def measure(seed: int = 9, skip: int = 0) -> dict:
 
     from pocket_world.web import pages
 
-    without_cleaner()
     logging.getLogger("trafilatura").setLevel(logging.CRITICAL)
     made = list(pages(MADE, seed=seed))
     truth = [lu.clean_text(page.text) for page in made]
