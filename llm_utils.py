@@ -1601,7 +1601,7 @@ def _datatrove_config(threshold: float, num_perm: int, ngram: int):
     )
     return Words(), MinhashConfig(
         n_grams=ngram,
-        num_buckets=bands,
+        num_buckets=bands,  # datatrove calls a band a bucket
         hashes_per_bucket=rows,
         norm_config=as_it_is,
         hash_config=HashConfig(hash_fc="sha1"),
@@ -2019,7 +2019,7 @@ def _archive_rows(path):
 
     wanted = int(WarcRecordType.response) | int(WarcRecordType.conversion)
     mark = _RECORD_MARKS.get(path.suffix, b"WARC/1.")
-    at, told = 0, -1
+    at, told = 0, -1  # where to read on; the mark of the last error
     while at >= 0:
         try:
             with open(path, "rb") as file:
@@ -2031,14 +2031,15 @@ def _archive_rows(path):
                     except _NotText as reason:
                         row = reason
                     yield f"{path}, byte {at}", row
-                    at += 1
+                    at += 1  # past its mark: an error now is the next one's
             return
         except (OSError, ValueError) as error:
             bad = _find_mark(path, mark, at)
-            if bad < 0 or bad != told:
+            if bad < 0 or bad != told:  # each is reported once
                 yield f"{path}, byte {max(at - 1, bad, 0)}", error
             if bad < 0:
                 return
+            # first try the bad place itself, then the next mark
             at = _find_mark(path, mark, bad + 1) if bad == told else bad
             told = bad
 
@@ -2517,7 +2518,7 @@ def data_card(
 def _cell(value) -> str:
     """A value as it stands in a table of Markdown."""
     if isinstance(value, float):
-        return f"{value:,.4g}"
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     return str(value).replace("|", r"\|").replace("\n", " ")
@@ -2780,7 +2781,7 @@ class BPEVocabulary:
                     f"merge {rank} joins {left!r} and {right!r}, and no merge "
                     "before it makes both: the list is not in its order"
                 )
-            # Bytes that an earlier merge has spelled keep their id.
+            # Only a foreign list spells bytes twice; they keep the first id.
             new = self.vocab.setdefault(left + right, len(self.vocab))
             pair = (self.vocab[left], self.vocab[right])
             self._ranks.setdefault(pair, (rank, new))
@@ -2826,7 +2827,7 @@ def to_utf8(text: str) -> bytes:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"the text holds {text[error.start]!a}, half of a character: "
-            "read its file again as UTF-8 with errors='replace'"
+            "read its file again as UTF-8, or replace the half by a '?'"
         ) from None
 
 
@@ -3122,9 +3123,9 @@ def start_encoder(encode):
     """
     def leave_with_parent():
         wait([multiprocessing.parent_process().sentinel])
-        os._exit(1)
+        os._exit(1)  # the sentinel is ready once the parent is gone
 
-    encode_block.encode = encode
+    encode_block.encode = encode  # a global: blocks come without it
     threading.Thread(target=leave_with_parent, daemon=True).start()
 
 
@@ -3241,7 +3242,7 @@ class CorpusWriter(ShardWriter):
                 f"the shards in {self.folder} were begun with other documents, "
                 "another tokenizer or another shard size: remove that folder"
             )
-        if self.starts:                  # the last of them may go on
+        if self.starts:  # the last document read may go on
             self.add(encode(text)[self.tokens - self.starts[-1] :])
 
     def _next_note(self):
@@ -3284,7 +3285,7 @@ def resumable_folder(path):
             shutil.rmtree(part)
         raise
     with atomic_folder(path) as whole:
-        whole.rmdir()
+        whole.rmdir()  # ours takes the place of the empty one
         os.replace(part, whole)
 
 
