@@ -93,8 +93,9 @@ def measure(gigabytes: float = GIGABYTES) -> dict:
             write_lines(path, gigabytes * 1e9)
             for way in ways:
                 done = subprocess.run(
-                    [sys.executable, __file__, str(path), way],
-                    capture_output=True, text=True, check=True, cwd=ROOT,
+                    [sys.executable, "-m", __name__, str(path), way],
+                    stdout=subprocess.PIPE, text=True, check=True,
+                    cwd=ROOT / "book",
                 )  # fmt: skip
                 name = f"JSON Lines{suffix and ', ' + suffix}, {way}"
                 figures = json.loads(done.stdout.splitlines()[-1])
