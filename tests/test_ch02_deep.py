@@ -61,7 +61,7 @@ words_with_copies = st.dictionaries(
 
 def real_texts(real_data, name="val.jsonl.xz"):
     """The texts of one file of the real folder."""
-    with lzma.open(real_data / "pretrain" / name, "rt", "utf-8") as file:
+    with lzma.open(real_data / "pretrain" / name, "rt", encoding="utf-8") as file:
         return [json.loads(line)["text"] for line in file]
 
 
