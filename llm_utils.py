@@ -98,6 +98,7 @@ __all__ = [
     "word_hashes",
     "shingle_hashes",
     "jaccard_similarity",
+    "in_batches",
     "minhash_signatures",
     "candidate_probability",
     "choose_bands",
@@ -151,7 +152,6 @@ __all__ = [
     "read_documents",
     "start_encoder",
     "encode_block",
-    "cut_blocks",
     "encode_documents",
     "ShardWriter",
     "CorpusWriter",
@@ -1355,17 +1355,26 @@ def jaccard_similarity(a: str, b: str, ngram: int = 5) -> float:
 
 
 # ch01_data/data.ipynb [export-minhash]
+def in_batches(items, limit: int, size=len):
+    """Lists of items, each closed when its sizes add up to `limit`.
+
+    Built in chapter 1.
+    """
+    batch, total = [], 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= limit:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
 def _shingled(texts, ngram: int, n_letters: int = 2**18):
     """`shingle_hashes` of as many texts at a time as fit in a cache."""
-    block, size = [], 0
-    for text in texts:
-        block.append(text)
-        size += len(text)
-        if size >= n_letters:
-            yield shingle_hashes(block, ngram)
-            block, size = [], 0
-    if block:
-        yield shingle_hashes(block, ngram)
+    for batch in in_batches(texts, n_letters):
+        yield shingle_hashes(batch, ngram)
 
 
 def _smallest(hashes, starts, num_perm: int, seed: int) -> np.ndarray:
@@ -1692,19 +1701,6 @@ def corpus_split(text: str, held_out: float = 1 / 16) -> str:
 
 
 # ch01_data/data.ipynb [export-seen]
-def _text_batches(texts, n_letters=2**20):
-    """Lists of texts, of about a million letters each."""
-    batch, size = [], 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= n_letters:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _collisions(train_texts, known, ngram):
     """Yield, for each batch of texts, where `known` n-grams stand in it.
 
@@ -1713,15 +1709,14 @@ def _collisions(train_texts, known, ngram):
     first = 0
     if not len(known):
         known = np.zeros(1, np.uint64)  # nothing to be found
-    for batch in _text_batches(train_texts):
-        hashes, starts = shingle_hashes(batch, ngram)
+    for hashes, starts in _shingled(train_texts, ngram, 2**20):
         place = np.searchsorted(known, hashes)
         place[place == len(known)] = 0
         hits = np.flatnonzero(known[place] == hashes)
         owner = np.searchsorted(starts, hits, side="right") - 1
-        numbers = range(first, first + len(batch))
+        numbers = range(first, first + len(starts) - 1)
         yield numbers, first + owner, place[hits]
-        first += len(batch)
+        first = numbers.stop
 
 
 # ch01_data/data.ipynb [export-contamination]
@@ -2189,27 +2184,16 @@ def _scratch_folder() -> Path:
 
 
 # ch01_data/data.ipynb [export-disk]
-def _row_batches(rows, n_rows=1000, n_bytes=2**25):
-    """Lists of rows, each of a bounded size."""
-    batch, size = [], 0
-    for row in rows:
-        batch.append(row)
-        size += len(row["text"])
-        if len(batch) == n_rows or size >= n_bytes:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
 def _on_disk(rows):
     """A `datasets.Dataset` of rows in a file; None if there are none."""
     import datasets
     import pyarrow as pa
 
     file, writer, schema = _scratch_folder() / "rows.arrow", None, None
+    bounded = in_batches(  # 32 MB of text, and no more than 1,024 rows
+        rows, 2**25, lambda row: max(len(row["text"]), 2**15))
     with contextlib.ExitStack() as stack:
-        for batch in _row_batches(rows):
+        for batch in bounded:
             table = pa.RecordBatch.from_pylist(batch, schema)
             if writer is None:
                 schema = table.schema
@@ -3135,19 +3119,6 @@ def encode_block(texts):
 
 
 # ch02_tokenizer/tokenizer.ipynb [encode-documents]
-def cut_blocks(documents, size=1_000_000):
-    """Lists of documents, of about `size` characters. Built in chapter 2."""
-    block, filled = [], 0
-    for document in documents:
-        block.append(document)
-        filled += len(document[0])
-        if filled >= size:
-            yield block
-            block, filled = [], 0
-    if block:
-        yield block
-
-
 def encode_documents(documents, encode, workers=1):
     """(text, nats, ids) for each (text, nats), in order.
 
@@ -3161,7 +3132,8 @@ def encode_documents(documents, encode, workers=1):
     context = multiprocessing.get_context("fork" if "fork" in methods else None)
     under_way = deque()
     with ProcessPoolExecutor(workers, context, start_encoder, [encode]) as pool:
-        for block in chain(cut_blocks(documents), [[]] * 2 * workers):
+        blocks = in_batches(documents, 1_000_000, lambda pair: len(pair[0]))
+        for block in chain(blocks, [[]] * 2 * workers):
             work = pool.submit(encode_block, [text for text, _ in block])
             under_way.append((block, work))
             if len(under_way) > 2 * workers:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from run import kernel_environment
+import bench
+from run import Stop, kernel_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 if "PYTEST_XDIST_WORKER" in os.environ:  # every process has one core
@@ -44,8 +45,8 @@ def offline() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data, beside the repository where there is one."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("no folder of real data stands beside the repository")
-    return folder
+    """The folder of real data; without one the test is skipped."""
+    try:
+        return bench.real_data()
+    except Stop as stop:
+        pytest.skip(str(stop))

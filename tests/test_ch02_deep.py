@@ -30,8 +30,8 @@ from llm_utils import (
     BPETokenizer,
     ChatFormat,
     byte_alphabet,
-    cut_blocks,
     every_second,
+    in_batches,
     index_pairs,
     lay_out_words,
     learn_merges,
@@ -392,7 +392,8 @@ def files_of(folder):
 
 def test_the_files_do_not_depend_on_the_workers(tmp_path):
     docs = many_documents()
-    assert len(list(cut_blocks((d["text"], 0) for d in docs))) > 2
+    texts = (d["text"] for d in docs)
+    assert len(list(in_batches(texts, 1_000_000))) > 2
     ours = small_tokenizer()
     for n in 1, 2, 3:
         write_shards(docs, ours, tmp_path, f"by-{n}", 100_000, workers=n)
