@@ -1,10 +1,11 @@
-"""Collect the `#| export` cells of the chapters, in order, into llm_utils.py.
+"""Collect the `#| export` cells of chapters and labs, in order, into llm_utils.py.
 
     python book/export.py           write llm_utils.py
     python book/export.py --check   fail if it is not what the notebooks say
 
 Imports are lifted to the top of the module, once each. A name belongs to one
-chapter; a second export of it is an error. Labs and solutions export nothing.
+notebook; a second export of it is an error. Labs come after all chapters: what
+they export is for train.py and for other labs. Solutions export nothing.
 """
 
 import ast
@@ -12,7 +13,7 @@ import re
 import sys
 from dataclasses import dataclass
 
-from chapters import ROOT, code_cells, existing, write_atomically
+from chapters import ROOT, code_cells, existing, labs, write_atomically
 
 TARGET = ROOT / "llm_utils.py"
 MARK = "#| export"
@@ -117,7 +118,8 @@ def pieces_of(chapter) -> list[Piece]:
 
 def all_pieces() -> list[Piece]:
     """Every exported cell of the book, each name checked to be new."""
-    pieces = [p for chapter in existing() for p in pieces_of(chapter)]
+    notebooks = [*existing(), *labs()]
+    pieces = [p for notebook in notebooks for p in pieces_of(notebook)]
     owner: dict[str, str] = {}
     for piece in pieces:
         for name in dict.fromkeys(piece.names):

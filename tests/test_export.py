@@ -62,11 +62,14 @@ def test_imports_stand_once_at_the_top(book):
     assert "# ch01_data/data.ipynb [cell-7]\nA = 1" in text
 
 
-def test_labs_and_solutions_export_nothing(book):
-    cells = ["#| export\ndef from_elsewhere():\n    pass"]
-    book.write("ch01_data/solutions.ipynb", cells)
-    book.write("ch01_data/lab_one.ipynb", cells)
-    assert "from_elsewhere" not in module(book)
+def test_labs_come_last_and_solutions_export_nothing(book):
+    cell = "#| export\ndef from_{}():\n    pass"
+    book.write("ch01_data/solutions.ipynb", [cell.format("solutions")])
+    book.write("ch01_data/lab_one.ipynb", [cell.format("lab")])
+    book.write("ch02_tokenizer/tokenizer.ipynb", [cell.format("chapter")])
+    text = module(book)
+    assert "from_solutions" not in text
+    assert text.index("def from_chapter") < text.index("def from_lab")
 
 
 @pytest.mark.parametrize(
