@@ -20,6 +20,7 @@ help:  ## this list
 	@echo "  ch01…ch08  one chapter, if it or what it reads has changed"
 	@echo "  lab_…      one lab, such as lab_quality"
 	@echo "  bench-data chapters 1 and 2 beside other tools; needs real text"
+	@echo "  bench-train chapters 3 to 5 beside other tools"
 
 env: $(READY)  ## the environment, in .venv
 

@@ -18,6 +18,7 @@ import heapq
 import io
 import itertools
 import json
+import logging
 import lzma
 import math
 import mmap
@@ -27,16 +28,21 @@ import platform
 import random
 import re
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 import unicodedata
 import warnings
+import weakref
 import zlib
 from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from fractions import Fraction
 from itertools import chain, islice
@@ -48,6 +54,9 @@ import regex
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import Dataset
 
 __all__ = [
@@ -169,6 +178,7 @@ __all__ = [
     "KVCache",
     "flash_attention",
     "dense_attention",
+    "window_attention",
     "MultiHeadAttention",
     "attention_weights",
     "ModelConfig",
@@ -179,6 +189,7 @@ __all__ = [
     "Block",
     "initialise",
     "GPT",
+    "linear_cross_entropy",
     "count_parameters",
     "parameter_table",
     "to_transformers",
@@ -189,6 +200,7 @@ __all__ = [
     "load_model",
     "pack_documents",
     "Batches",
+    "Prefetch",
     "fast_dtype",
     "mixed_precision",
     "keep_freed_memory",
@@ -196,10 +208,15 @@ __all__ = [
     "evaluate",
     "newton_schulz",
     "Muon",
+    "quantize_blocks",
+    "dequantize_blocks",
+    "Adam8bit",
     "TrainConfig",
     "learning_rate",
     "make_optimizers",
     "optimizer_step",
+    "can_compile",
+    "compiled",
     "workers",
     "batch_loss",
     "save_checkpoint",
@@ -207,12 +224,15 @@ __all__ = [
     "load_checkpoint",
     "History",
     "plot_history",
+    "peak_flops",
     "train",
     "RECIPES",
     "sample",
     "generate",
     "generate_batch",
     "fact_accuracy",
+    "continuation_logprobs",
+    "knowledge_bits",
     "start_workers",
     "stop_workers",
     "prepare_shards",
@@ -285,6 +305,29 @@ __all__ = [
     "report_rows",
     "report_number",
     "print_report",
+    "fold_mup",
+    "coordinate_check",
+    "encode_pair",
+    "rolling_windows",
+    "harness_lm",
+    "local_task",
+    "run_tasks",
+    "fact_choices",
+    "BENCHMARKS",
+    "benchmark_rows",
+    "CLOZES",
+    "cloze_tasks",
+    "LiveMemory",
+    "Plan",
+    "shard",
+    "tensor_parallel",
+    "Stage",
+    "spread_newton_schulz",
+    "SpreadMuon",
+    "SpreadGPT",
+    "launch",
+    "Traffic",
+    "try_plans",
 ]
 
 
@@ -3445,18 +3488,24 @@ def scaled_dot_product_attention(q, k, v, mask=None):
 
 
 # ch03_attention/attention.ipynb [ch03-causal-mask]
-def causal_mask(t, s=None, device=None):
+def causal_mask(t, s=None, device=None, window=None):
     """Who may look at whom: bool (T, S), True where key j ≤ query i.
 
     t: number of queries; s: number of keys (default t). With s > t the
     queries are the last t of the s positions, as they are behind a cache.
-    Raises ValueError when s < t. Built in chapter 3.
+    window: how many positions a query sees, itself included (default: all).
+    Raises ValueError when s < t or window < 1. Built in chapter 3.
     """
     s = t if s is None else s
     if s < t:
         raise ValueError(f"{t} queries cannot stand at the end of {s} keys")
     every = torch.ones(t, s, dtype=torch.bool, device=device)
-    return every.tril(diagonal=s - t)
+    mask = every.tril(diagonal=s - t)
+    if window is None:
+        return mask
+    if window < 1:
+        raise ValueError(f"a window holds at least 1 position, not {window}")
+    return mask.triu(diagonal=s - t - window + 1)
 
 
 # ch03_attention/attention.ipynb [ch03-rope-frequencies]
@@ -3663,6 +3712,30 @@ def dense_attention(q, k, v):
     return (scores.softmax(-1) @ v).view(B, H, T, D)
 
 
+# ch03_attention/attention.ipynb [ch03-window-code]
+def window_attention(q, k, v, window, dropout=0.0):
+    """Causal attention to the last `window` positions, block by block.
+
+    q, k, v: (B, H, T, D); dropout: on the weights. Returns (B, H, T, D).
+    A query sees itself and the `window` - 1 positions before it, as under
+    `causal_mask(T, window=window)`; time and memory grow with T · window.
+    Raises ValueError if window < 1. Source: Beltagy et al. 2020, section
+    3.1, with blocks of keys that overlap. Built in chapter 3.
+    """
+    B, T, size = q.shape[0], q.shape[2], max(window, 64)
+    n = -(-T // size)  # blocks, the last one filled up
+    q, k, v = (F.pad(z, (0, 0, 0, n * size - T)).unflatten(2, (n, size))
+               for z in (q, k, v))  # (B, H, n, size, D)
+    k, v = (torch.cat((z.roll(1, dims=2), z), dim=3) for z in (k, v))
+    near = causal_mask(size, 2 * size, q.device, window)
+    near = near.repeat(n, 1, 1)  # (n, size, 2 size)
+    near[0, :, :size] = False  # nothing is before the first block
+    q, k, v = (z.transpose(1, 2).flatten(0, 1) for z in (q, k, v))
+    y = F.scaled_dot_product_attention(
+        q, k, v, near.repeat(B, 1, 1)[:, None], dropout)  # (B n, H, size, D)
+    return y.unflatten(0, (B, n)).transpose(1, 2).flatten(2, 3)[:, :, :T]
+
+
 # ch03_attention/attention.ipynb [ch03-projections]
 class _Projections(nn.Module):
     """From x (B, T, C) to queries, keys and values by heads, and back."""
@@ -3695,15 +3768,34 @@ def _head_norm(x, norm):
 
 
 # ch03_attention/attention.ipynb [ch03-choose]
-def _attend(q, k, v, mask, causal, dropout):
-    """PyTorch's attention, or for bfloat16 on a CPU the equation itself."""
+def _attend(q, k, v, mask, window, dropout):
+    """Attention of T queries at the end of S keys, in the quickest way.
+
+    Without a mask: causal, within the window, if there is one.
+    """
     k, v = k.to(q.dtype), v.to(q.dtype)
-    T = q.shape[-2]
+    T, S = q.shape[-2], k.shape[-2]
+    if window is not None and window >= S:
+        window = None  # it holds them all
+    if mask is None and T == S and window and T > 2 * max(window, 64):
+        return window_attention(q, k, v, window, dropout)
+    if mask is None and T > 1 and (T < S or window):
+        mask = causal_mask(T, S, q.device, window)
+    causal = mask is None and T == S
     if (q.dtype == torch.bfloat16 and q.device.type == "cpu"
             and causal and not dropout and 1 < T <= 1024):
         return dense_attention(q, k, v)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, is_causal=causal, dropout_p=dropout)
+
+
+def _recent(k, v, mask, T, window):
+    """k, v (B, G, S, D) and mask, without what no query's window holds."""
+    S = k.shape[-2]
+    start = max(0, S - T - window + 1)
+    if mask is not None:
+        mask = (mask & causal_mask(T, S, k.device, window))[..., start:]
+    return k[..., start:, :], v[..., start:, :], mask
 
 
 # ch03_attention/attention.ipynb [ch03-mha]
@@ -3713,18 +3805,23 @@ class MultiHeadAttention(_Projections):
     d_model: width C; n_head: H; n_kv_head: G (default H: multi-head;
     1: multi-query; between: grouped-query). bias: on all four projections.
     rope_theta: base of RoPE, None for no rotation. qk_norm: RMS-normalise
-    queries and keys per head, before RoPE. dropout: on the weights.
-    Raises ValueError if H does not divide C or G does not divide H.
+    queries and keys per head, before RoPE. dropout: on the weights. window:
+    positions that one sees, itself included (None: all that came before).
+    Raises ValueError if H does not divide C, G not H, or window < 1.
     Sources: Vaswani et al. 2017; Ainslie et al. 2023. Built in chapter 3.
     """
 
     def __init__(self, d_model, n_head, n_kv_head=None, bias=False,
-                 rope_theta=None, qk_norm=False, dropout=0.0, norm_eps=1e-6):
+                 rope_theta=None, qk_norm=False, dropout=0.0, norm_eps=1e-6,
+                 window=None):
         super().__init__(d_model, n_head, n_head if n_kv_head is None
                          else n_kv_head, bias, qk_norm, norm_eps)
         if rope_theta is not None and self.d_head % 2:
             raise ValueError(f"RoPE needs an even d_head, not {self.d_head}")
+        if window is not None and window < 1:
+            raise ValueError(f"a window holds at least 1 position: {window}")
         self.rope_theta, self.dropout = rope_theta, dropout
+        self.window = window
 
     def project(self, x, past=0, rope=None):
         """x (B, T, C) to q (B, H, T, D) and k, v (B, G, T, D), turned."""
@@ -3745,21 +3842,21 @@ class MultiHeadAttention(_Projections):
         """x (B, T, C) to (B, T, C); each position sees itself and the past.
 
         cache: a KVCache of earlier positions, extended in place; mask: bool,
-        broadcastable to (B, H, T, S), instead of the causal one; rope: the
-        (cos, sin) of `rope_table`, to share one table among layers.
+        broadcastable to (B, H, T, S), instead of the causal one (a window
+        narrows it); rope: the (cos, sin) of `rope_table`, to share one table
+        among layers.
         """
         T, past = x.shape[1], 0 if cache is None else cache.length
         q, k, v = self.project(x, past, rope)
         if cache is not None:
             k, v = cache.update(k, v)
+        if self.window and (past or mask is not None):
+            k, v, mask = _recent(k, v, mask, T, self.window)
         if self.n_kv_head < self.n_head:
             repeats = self.n_head // self.n_kv_head
             k = k.repeat_interleave(repeats, dim=1)  # (B, H, S, D)
             v = v.repeat_interleave(repeats, dim=1)
-        causal = mask is None and past == 0
-        if mask is None and past and T > 1:
-            mask = causal_mask(T, past + T, x.device)
-        y = _attend(q, k, v, mask, causal,
+        y = _attend(q, k, v, mask, self.window,
                     self.dropout if self.training else 0.0)
         return self.o_proj(y.transpose(1, 2).flatten(2))
 
@@ -3774,8 +3871,8 @@ def attention_weights(layer, x):
     q, k, _ = layer.project(x)
     k = k.repeat_interleave(layer.n_head // layer.n_kv_head, dim=1)
     scores = q @ k.mT / math.sqrt(layer.d_head)
-    future = ~causal_mask(x.shape[1], device=x.device)
-    return scores.masked_fill(future, float("-inf")).softmax(-1)
+    seen = causal_mask(x.shape[1], device=x.device, window=layer.window)
+    return scores.masked_fill(~seen, float("-inf")).softmax(-1)
 
 
 # ch04_model/model.ipynb [ch04-presets]
@@ -3793,7 +3890,7 @@ _PRESETS = {
                   n_kv_head=1, d_model=96, d_ff=256, tie_embeddings=False),
     "pocket": dict(vocab_size=2048, context_length=512, n_layer=4, n_head=3,
                    n_kv_head=1, d_model=192, d_ff=512, tie_embeddings=False),
-    "gpt2-124m": dict(n_kv_head=4, d_ff=2432),
+    "gpt2-124m": dict(n_kv_head=4, d_ff=2432, pad_vocab_to=64),
     "gpt2-124m-classic": dict(
         norm="layernorm", norm_eps=1e-5, activation="gelu_tanh",
         position="learned", bias=True, qk_norm=False),
@@ -3806,7 +3903,8 @@ def _check_config(c):
         if getattr(c, name) not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, "
                              f"not {getattr(c, name)!r}")
-    for name in _SIZES:
+    window = [] if c.window is None else ["window"]
+    for name in (*_SIZES, "pad_vocab_to", *window):
         value = getattr(c, name)
         if not isinstance(value, int) or value < 1:
             raise ValueError(
@@ -3815,6 +3913,12 @@ def _check_config(c):
         raise ValueError(
             f"n_head {c.n_head} must divide d_model {c.d_model}, and "
             f"n_kv_head {c.n_kv_head} must divide n_head")
+    if c.logit_softcap is not None and c.logit_softcap <= 0:
+        raise ValueError(
+            f"logit_softcap must be above 0, not {c.logit_softcap}")
+    if c.mup_base_width is not None and not c.mup_base_width > 0:
+        raise ValueError("mup_base_width must be a width above 0, or None, "
+                         f"not {c.mup_base_width!r}")
     if c.position == "rope" and c.d_head % 2:
         raise ValueError(f"RoPE needs an even d_head, not {c.d_head}")
 
@@ -3829,8 +3933,13 @@ class ModelConfig:
     (None: 4 C). norm: "layernorm" or "rmsnorm", with norm_eps and
     norm_position "pre" or "post". activation: "gelu", "gelu_tanh",
     "swiglu" or "relu2". position: "learned", "rope" or "none".
-    init: "scaled" (writers into the residual smaller by 1/√(2L)), "plain"
-    or "zero". Raises ValueError on values that do not fit together.
+    window: words that attention sees (None: all). init: "scaled" (writers
+    into the residual smaller by 1/√(2L)), "plain" or "zero".
+    logit_softcap: logits z become cap · tanh(z / cap). pad_vocab_to: rows
+    of embedding and head are rounded up to a multiple of this.
+    mup_base_width: the width that the learning rates were found at (µP, in
+    the lab on ablations; None: without).
+    Raises ValueError on values that do not fit together.
     """
 
     vocab_size: int = 50257
@@ -3846,12 +3955,16 @@ class ModelConfig:
     activation: str = "swiglu"
     position: str = "rope"
     rope_theta: float = 10000.0
+    window: int | None = None
     tie_embeddings: bool = True
     bias: bool = False
     qk_norm: bool = True
     dropout: float = 0.0
     init: str = "scaled"
     init_std: float = 0.02
+    logit_softcap: float | None = None
+    pad_vocab_to: int = 1
+    mup_base_width: int | None = None
 
     def __post_init__(self):
         if self.n_kv_head is None:
@@ -3864,6 +3977,16 @@ class ModelConfig:
     def d_head(self):
         """Width D of one head."""
         return self.d_model // self.n_head
+
+    @property
+    def vocab_rows(self):
+        """Rows of the embedding: vocab_size, rounded up."""
+        return -(-self.vocab_size // self.pad_vocab_to) * self.pad_vocab_to
+
+    @property
+    def mup_scale(self):
+        """Base width over width, µP's one factor; 1 without µP."""
+        return (self.mup_base_width or self.d_model) / self.d_model
 
     def to_dict(self):
         """All fields, ready for JSON."""
@@ -3991,7 +4114,7 @@ class Block(nn.Module):
         self.attention = MultiHeadAttention(
             config.d_model, config.n_head, config.n_kv_head, config.bias,
             config.rope_theta if config.position == "rope" else None,
-            config.qk_norm, config.dropout, config.norm_eps,
+            config.qk_norm, config.dropout, config.norm_eps, config.window,
         )
         self.feed_forward_norm = make_norm(config)
         self.feed_forward = FeedForward(
@@ -4016,11 +4139,12 @@ def initialise(model, generator=None):
 
     Matrices and embeddings are drawn with deviation `init_std`. The two that
     write into the residual stream are smaller by 1/√(2 n_layer) if
-    config.init is "scaled", and 0 if it is "zero". The numbers are drawn on
-    the CPU, so that every device starts from the same weights. On the meta
-    device nothing is done. generator: torch.Generator (default: seed 0).
-    Returns the model. Source: Radford et al. 2019, section 2.3. Built in
-    chapter 4.
+    config.init is "scaled", and 0 if it is "zero"; under µP those of the
+    blocks are smaller by the root of base width over width. The numbers are
+    drawn on the CPU, so that every device starts from the same weights. On
+    the meta device nothing is done. generator: torch.Generator (default:
+    seed 0). Returns the model. Source: Radford et al. 2019, section 2.3.
+    Built in chapter 4.
     """
     config = model.config
     if generator is None:
@@ -4037,6 +4161,8 @@ def initialise(model, generator=None):
             std = config.init_std
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 std *= factors[config.init]
+            if name.startswith("blocks."):
+                std *= math.sqrt(config.mup_scale)
             p.copy_(std * torch.randn(
                 p.shape, generator=generator, device="cpu"))
     return model
@@ -4061,10 +4187,13 @@ class GPT(nn.Module):
     Built in chapter 4.
     """
 
+    loss_rows = 0  # positions whose logits are held at a time; 0: all
+    checkpointing = False  # blocks calculated again in the backward pass
+
     def __init__(self, config, generator=None):
         super().__init__()
         self.config = c = config
-        self.token_embedding = nn.Embedding(c.vocab_size, c.d_model)
+        self.token_embedding = nn.Embedding(c.vocab_rows, c.d_model)
         self.position_embedding = None
         if c.position == "learned":
             self.position_embedding = nn.Embedding(
@@ -4072,7 +4201,7 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
         self.norm = make_norm(c)
-        self.head = nn.Linear(c.d_model, c.vocab_size, bias=False)
+        self.head = nn.Linear(c.d_model, c.vocab_rows, bias=False)
         if c.tie_embeddings:
             self.head.weight = self.token_embedding.weight
         initialise(self, generator)
@@ -4086,7 +4215,8 @@ class GPT(nn.Module):
         """(logits, loss) for ids (B, T) of int64.
 
         Without targets: logits (B, T, V), loss None. With targets (B, T):
-        the mean loss in nats over the targets that are not -100.
+        the mean loss in nats over the targets that are not -100; with
+        `loss_rows` the logits are then None.
         hidden=True: only the final, normed states (B, T, C).
         cache: from `new_cache()`, extended in place; ids are then the
         positions that follow it. left_pad: (B,) number of padding ids at
@@ -4096,15 +4226,35 @@ class GPT(nn.Module):
         """
         x, mask, rope = self._embed(ids, cache, left_pad)
         for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache[i], mask, rope)
+            if self.checkpointing and self.training and cache is None:
+                x = checkpoint(block, x, None, mask, rope,
+                               use_reentrant=False)
+            else:
+                x = block(x, None if cache is None else cache[i], mask, rope)
         x = self.norm(x)
+        if self.config.mup_base_width:
+            x = x * self.config.mup_scale
         if hidden:
             return x
-        logits = self.head(x)
+        if targets is not None and self.loss_rows:
+            return None, linear_cross_entropy(
+                x.flatten(0, 1), self.head.weight, targets.flatten(),
+                self.loss_rows, self.config.vocab_size,
+                self.config.logit_softcap)
+        logits = self.logits(x)
         if targets is None:
             return logits, None
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return logits, loss
+
+    def logits(self, x):
+        """The final states (..., C) to logits (..., V)."""
+        z = self.head(x)[..., :self.config.vocab_size]
+        cap = self.config.logit_softcap
+        if cap is not None:
+            z = z.to(torch.promote_types(z.dtype, torch.float32))
+            z = cap * torch.tanh(z / cap)
+        return z
 
     def _embed(self, ids, cache, left_pad):
         """The first x (B, T, C), the mask and the table of angles."""
@@ -4130,6 +4280,73 @@ class GPT(nn.Module):
         return self.drop(x), mask, rope
 
 
+# ch04_model/model.ipynb [ch04-lossrows-slice]
+def _slice_loss(x, weight, y, softcap):
+    """Loss of some positions, summed, and its slope by their logits.
+
+    x: (n, C); weight: (V, C); y: (n,), -100 counts nothing.
+    """
+    logits = x @ weight.T
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if softcap is not None:
+        bent = torch.tanh(logits / softcap)
+        logits = bent * softcap
+    counts, at = y != -100, y.clamp_min(0)[:, None]
+    surprise = logits.logsumexp(-1, keepdim=True)
+    loss = ((surprise - logits.gather(1, at))[:, 0] * counts).sum()
+    slope = (logits - surprise).exp()
+    slope.scatter_add_(1, at, torch.full_like(surprise, -1))
+    slope *= counts[:, None]
+    if softcap is not None:
+        slope *= 1 - bent.square()
+    return loss, slope.to(x.dtype)
+
+
+# ch04_model/model.ipynb [ch04-lossrows-code]
+class _LinearCrossEntropy(torch.autograd.Function):
+    """A head and its loss, with the gradients made on the way forward."""
+
+    @staticmethod
+    def forward(ctx, x, weight, targets, rows, vocab_size, softcap):
+        kind = x.device.type
+        dtype = (torch.get_autocast_dtype(kind)
+                 if torch.is_autocast_enabled(kind) else x.dtype)
+        w = weight[:vocab_size].to(dtype)
+        dx, dw = torch.empty_like(x), torch.zeros_like(weight)
+        total = torch.zeros((), device=x.device, dtype=dw.dtype)
+        for xs, ys, dxs in zip(x.split(rows), targets.split(rows),
+                               dx.split(rows)):
+            xs = xs.to(dtype)
+            loss, slope = _slice_loss(xs, w, ys, softcap)
+            total += loss
+            dxs.copy_(slope @ w)
+            dw[:vocab_size] += slope.T @ xs
+        count = (targets != -100).sum()
+        ctx.save_for_backward(dx, dw, count)
+        return total / count
+
+    @staticmethod
+    def backward(ctx, upstream):
+        dx, dw, count = ctx.saved_tensors
+        share = upstream / count
+        return dx * share, dw * share, None, None, None, None
+
+
+def linear_cross_entropy(x, weight, targets, rows=1024, vocab_size=None,
+                         softcap=None):
+    """Mean cross-entropy of the logits x @ weightᵀ, never held at once.
+
+    x: (N, C) states; weight: (V', C), of which the first vocab_size rows
+    count (default: all); targets: (N,) int64, -100 is left out; rows:
+    positions whose logits are held at a time; softcap: logits z become
+    softcap · tanh(z / softcap). Returns a scalar in nats. Its gradients are
+    made in the forward pass: to be differentiated once. The idea: Wijmans
+    et al. 2025; Hsu et al. 2024. Built in chapter 4.
+    """
+    return _LinearCrossEntropy.apply(
+        x, weight, targets, rows, vocab_size or len(weight), softcap)
+
+
 # ch04_model/model.ipynb [ch04-count-code]
 def count_parameters(model, trainable=False):
     """Number of parameters, shared ones once; trainable=True: only those
@@ -4150,7 +4367,7 @@ def parameter_table(config):
     norm = C * (2 if config.norm == "layernorm" and bias else 1)
     feed_bias = (matrices - 1) * config.d_ff + C if bias else 0
     table = {
-        "token embedding": config.vocab_size * C,
+        "token embedding": config.vocab_rows * C,
         "position embedding":
             config.context_length * C if config.position == "learned" else 0,
         "attention": L * (2 * C * C + 2 * C * kv
@@ -4158,7 +4375,7 @@ def parameter_table(config):
                           + (2 * D if config.qk_norm else 0)),
         "feed-forward": L * (matrices * C * config.d_ff + feed_bias),
         "norms": (2 * L + 1) * norm,
-        "head": 0 if config.tie_embeddings else config.vocab_size * C,
+        "head": 0 if config.tie_embeddings else config.vocab_rows * C,
     }
     return table
 
@@ -4202,22 +4419,46 @@ def _llama_names(config):
 
 
 # ch04_model/model.ipynb [ch04-layouts]
+_LAYOUTS = {  # what each architecture of transformers computes
+    "gpt2": dict(norm="layernorm", position="learned", bias=True,
+                 qk_norm=False, activation=("gelu_tanh", "gelu")),
+    "llama": dict(norm="rmsnorm", position="rope", bias=False, qk_norm=False,
+                  activation="swiglu"),
+}
+_LAYOUTS["qwen3"] = _LAYOUTS["llama"] | {"qk_norm": True}
+_ANY_VALUE = {*_SIZES, "norm_eps", "rope_theta", "tie_embeddings", "dropout",
+              "init", "init_std", "pad_vocab_to"}
+
+
+def _misfits(config, layout):
+    """What keeps a configuration from being of a layout: a list of words.
+
+    A field that no layout speaks of must have its default, so that a new
+    one is never dropped in silence.
+    """
+    found = []
+    for part in fields(config):
+        value = getattr(config, part.name)
+        wanted = _LAYOUTS[layout].get(part.name, part.default)
+        allowed = wanted if isinstance(wanted, tuple) else (wanted,)
+        if part.name not in _ANY_VALUE and value not in allowed:
+            found.append(f"{part.name} must be "
+                         f"{' or '.join(map(repr, allowed))}, not {value!r}")
+    if layout == "gpt2" and config.n_kv_head != config.n_head:
+        found.append("n_kv_head must be n_head")
+    return found
+
+
+# ch04_model/model.ipynb [ch04-layout-nearest]
 def _layout(config):
     """The architecture in transformers that computes the same function."""
-    c = config
-    gpt2 = (c.norm == "layernorm" and c.position == "learned" and c.bias
-            and c.activation in ("gelu", "gelu_tanh") and not c.qk_norm
-            and c.n_kv_head == c.n_head)
-    llama = (c.norm == "rmsnorm" and c.position == "rope" and not c.bias
-             and c.activation == "swiglu")
-    if c.norm_position == "pre" and gpt2:
-        return "gpt2"
-    if c.norm_position == "pre" and llama:
-        return "qwen3" if c.qk_norm else "llama"
-    raise ValueError(
-        "no layout of transformers computes this configuration: it must be "
-        "GPT-2's or Llama's, with qk_norm Qwen3's"
-    )
+    misfits = {name: _misfits(config, name) for name in _LAYOUTS}
+    nearest = min(misfits, key=lambda name: len(misfits[name]))
+    if misfits[nearest]:
+        raise ValueError(
+            "no layout of transformers computes this configuration; for "
+            f"{nearest}, the nearest, {' and '.join(misfits[nearest])}")
+    return nearest
 
 
 def _names(config, layout):
@@ -4288,7 +4529,9 @@ def to_transformers(model, tokenizer, folder):
         _same_vocabulary(tokenizer, config, folder)
     own, theirs = model.state_dict(), {}
     for ours, name, transposed in _names(config, layout):
-        tensor = torch.cat([own[o].detach().cpu() for o in ours])
+        tensor = torch.cat([own[o].detach().cpu().float() for o in ours])
+        if ours[0] in ("token_embedding.weight", "head.weight"):
+            tensor = tensor[: config.vocab_size]  # no rows of padding
         theirs[name] = (tensor.T if transposed else tensor).contiguous()
     values = _their_config(config, layout, tokenizer)
     with atomic_folder(folder) as part:
@@ -4307,43 +4550,121 @@ def to_transformers(model, tokenizer, folder):
 
 
 # ch04_model/model.ipynb [ch04-our-config]
-def _our_config(values):
-    """A ModelConfig from a config.json of transformers."""
-    layout, get = values.get("model_type"), values.get
-    tied = get("tie_word_embeddings", layout == "gpt2")
-    if layout == "gpt2":
-        activation = {"gelu_new": "gelu_tanh", "gelu": "gelu"}.get(
-            get("activation_function", "gelu_new"))
-        if activation is None:
-            raise ValueError(f"cannot load {values['activation_function']}")
-        return layout, ModelConfig.preset(
-            "gpt2-124m-classic", vocab_size=values["vocab_size"],
-            context_length=values["n_positions"], n_layer=values["n_layer"],
-            n_head=values["n_head"], d_model=values["n_embd"],
-            d_ff=get("n_inner"), norm_eps=values["layer_norm_epsilon"],
-            activation=activation, tie_embeddings=tied)
-    if layout not in ("llama", "qwen3"):
-        raise ValueError(f"cannot load {layout!r}: gpt2, llama or qwen3")
+def _refuse(layout, faults):
+    """Raise ValueError, naming the first fault that is true."""
+    for name, found in faults.items():
+        if found:
+            raise ValueError(f"cannot load this {layout}: it has {name}")
+
+
+_GPT2_BENDS = {"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+               "gelu": "gelu"}
+
+
+def _of_gpt2(values):
+    """A ModelConfig from the config.json of a GPT-2."""
+    get = values.get
+    bend = get("activation_function", "gelu_new")
+    _refuse("gpt2", {
+        f"another activation, {bend}": bend not in _GPT2_BENDS,
+        "scores that are not divided by √D":
+            not get("scale_attn_weights", True)
+            or get("scale_attn_by_inverse_layer_idx"),
+        "attention to another text": get("add_cross_attention")})
+    return ModelConfig.preset(
+        "gpt2-124m-classic", vocab_size=values["vocab_size"],
+        context_length=values["n_positions"], n_layer=values["n_layer"],
+        n_head=values["n_head"], d_model=values["n_embd"],
+        d_ff=get("n_inner"), norm_eps=get("layer_norm_epsilon", 1e-5),
+        activation=_GPT2_BENDS[bend],
+        tie_embeddings=get("tie_word_embeddings", True))
+
+
+# ch04_model/model.ipynb [ch04-our-config-llama]
+def _of_llama(values, layout):
+    """A ModelConfig from the config.json of a Llama or a Qwen3."""
+    get = values.get
     rope = get("rope_parameters") or get("rope_scaling") or {}
     d_model, n_head = values["hidden_size"], values["num_attention_heads"]
-    odd = [name for name, bad in {
-        "scaled RoPE": rope.get("rope_type", "default") != "default",
+    kind = rope.get("rope_type", rope.get("type", "default"))  # older: type
+    _refuse(layout, {
+        "scaled RoPE": kind != "default",
         "biases": get("attention_bias") or get("mlp_bias"),
-        "a sliding window": get("use_sliding_window"),
+        "a sliding window": get("use_sliding_window")
+            or "sliding_attention" in (get("layer_types") or []),
         "another activation": get("hidden_act", "silu") != "silu",
         "heads wider than d_model / n_head":
-            (get("head_dim") or d_model // n_head) * n_head != d_model,
-    }.items() if bad]
-    if odd:
-        raise ValueError(f"cannot load this {layout}: it has {odd[0]}")
-    return layout, ModelConfig(
+            (get("head_dim") or d_model // n_head) * n_head != d_model})
+    return ModelConfig(
         vocab_size=values["vocab_size"], d_model=d_model, n_head=n_head,
         context_length=values["max_position_embeddings"],
         n_layer=values["num_hidden_layers"], d_ff=values["intermediate_size"],
         n_kv_head=get("num_key_value_heads"), qk_norm=layout == "qwen3",
-        norm_eps=values["rms_norm_eps"], tie_embeddings=tied,
+        norm_eps=get("rms_norm_eps", 1e-6),
+        tie_embeddings=get("tie_word_embeddings", False),
         rope_theta=float(rope.get("rope_theta")
                          or get("rope_theta") or 10000.0))
+
+
+# ch04_model/model.ipynb [ch04-our-config-any]
+def _our_config(values):
+    """(layout, ModelConfig) from a config.json of transformers."""
+    layout = values.get("model_type")
+    if layout not in _LAYOUTS:
+        raise ValueError(
+            f"cannot load {layout!r}: {', '.join(_LAYOUTS)} are known")
+    try:
+        return layout, (_of_gpt2(values) if layout == "gpt2"
+                        else _of_llama(values, layout))
+    except KeyError as missing:
+        raise ValueError(f"the config.json of this {layout} does not say "
+                         f"{missing.args[0]}") from None
+
+
+# ch04_model/model.ipynb [ch04-their-files]
+def _their_files(folder):
+    """All tensors of a folder's model.safetensors or of its shards."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    name, tensors = "model.safetensors", {}
+    index, files = folder / f"{name}.index.json", [name]
+    if index.exists() and not (folder / name).exists():
+        files = sorted(set(read_json(index)["weight_map"].values()))
+    for name in files:
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"{folder / name} is missing: a model is read from "
+                "model.safetensors, or from all shards that its index names")
+        try:
+            tensors |= load_file(folder / name)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / name} is cut short or not "
+                             f"safetensors: {error}") from None
+    return tensors
+
+
+# ch04_model/model.ipynb [ch04-their-tensors]
+_CONSTANTS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
+
+
+def _short(name):
+    """A tensor's name without the prefix that a model with a head has."""
+    return name.removeprefix("transformer.").removeprefix("model.")
+
+
+def _their_tensors(folder, tied):
+    """Their tensors under short names, without constants and second heads.
+    """
+    tensors = {_short(name): tensor
+               for name, tensor in _their_files(folder).items()
+               if not name.endswith(_CONSTANTS)}
+    if tied and (head := tensors.pop("lm_head.weight", None)) is not None:
+        table = tensors.get("wte.weight", tensors.get("embed_tokens.weight"))
+        if table is not None and not torch.equal(head, table):
+            raise ValueError(f"{folder}: config.json says that head and "
+                             "embedding are one, but they differ")
+    return tensors
 
 
 # ch04_model/model.ipynb [ch04-load-exactly]
@@ -4367,29 +4688,29 @@ def _load_exactly(model, state, source):
 def from_transformers(folder_or_id):
     """A GPT with the weights of a transformers folder or Hub id.
 
-    Reads safetensors only, in GPT-2's, Llama's or Qwen3's layout. ValueError
-    names what cannot be loaded, a missing tensor or one of a wrong shape.
-    Returns the model in eval mode. Built in chapter 4.
+    Reads safetensors only, whole or in shards, in GPT-2's (with or without
+    the prefix "transformer."), Llama's or Qwen3's layout. ValueError names
+    what cannot be loaded, and a tensor that is missing, unknown or of a
+    wrong shape; FileNotFoundError a missing file. Returns the model in
+    eval mode, in float32. Built in chapter 4.
     """
-    from safetensors.torch import load_file
-
     folder = Path(folder_or_id)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
-        folder = Path(snapshot_download(
-            str(folder_or_id), allow_patterns=["*.safetensors", "*.json"]))
+        folder = Path(snapshot_download(str(folder_or_id), allow_patterns=[
+            "model*.safetensors", "*.json"]))
     layout, config = _our_config(read_json(folder / "config.json"))
-    theirs = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        theirs |= load_file(path)
+    theirs = _their_tensors(folder, config.tie_embeddings)
     state = {}
     for ours, name, transposed in _names(config, layout):
-        short = name.removeprefix("transformer.")  # as on the Hub
-        tensor = theirs.get(name, theirs.get(short))
+        tensor = theirs.pop(_short(name), None)
         if tensor is None:
             raise ValueError(f"{folder} has no tensor {name}")
         tensor = (tensor.T if transposed else tensor).float()
         state |= zip(ours, tensor.chunk(len(ours)), strict=True)
+    if theirs:
+        raise ValueError(f"{folder} has a tensor that a {layout} does not "
+                         f"have: {min(theirs)} ({len(theirs)} such)")
     model = GPT(config)
     _load_exactly(model, state, folder)
     return model.eval()
@@ -4409,45 +4730,88 @@ def flops_per_token(config, context=None, training=True):
     C, kv = config.d_model, config.n_kv_head * config.d_head
     matrices = 3 if config.activation == "swiglu" else 2
     layer = 2 * C * C + 2 * C * kv + matrices * C * config.d_ff
-    forward = 2 * (config.n_layer * layer + config.vocab_size * C)
+    forward = 2 * (config.n_layer * layer + config.vocab_rows * C)
     forward += 4 * config.n_layer * T * C  # q kᵀ and weights · v
     return forward * (3 if training else 1)
 
 
+# ch04_model/model.ipynb [ch04-memory-layer]
+def _kept_by_a_layer(config):
+    """Numbers a token that a block keeps for its backward pass."""
+    C, kv, F_ = config.d_model, config.n_kv_head * config.d_head, config.d_ff
+    rms = config.norm == "rmsnorm"
+    # 8 C: what goes into both norms and comes out of them; q, k, v (repeated
+    # for their groups) and attention's result. RoPE: that result once more,
+    # copied into order. RMS norm: x before its gain, twice a block.
+    layer = (8 + (config.position == "rope") + 2 * rms) * C
+    # q and k as they come into their norms, and before the gain.
+    layer += 2 * (C + kv) if config.qk_norm else 0
+    # SwiGLU: gate, silu(gate), up, their product; else before and after.
+    return layer + (4 if config.activation == "swiglu" else 2) * F_
+
+
+def _optimizer_bytes(config, optimizer):
+    """Bytes of an optimiser's state: two means, or less."""
+    table, C = parameter_table(config), config.d_model
+    n, D = sum(table.values()), config.d_head
+    feed = (3 if config.activation == "swiglu" else 2) * C * config.d_ff
+    inner = config.n_layer * (
+        2 * C * C + 2 * C * config.n_kv_head * D + feed)  # the matrices
+    outer = sum(table[name] for name in (
+        "token embedding", "position embedding", "head"))
+    known = {"adamw": 8 * n, "muon": 4 * inner + 8 * (n - inner),
+             # two bytes, and two float32 scales for each block of 256
+             "adamw8bit": round((2 + 8 / 256) * (inner + outer))
+             + 8 * (n - inner - outer)}
+    if optimizer not in known:
+        raise ValueError(f"optimizer is {optimizer!r}: choose one of "
+                         f"{', '.join(known)}")
+    return known[optimizer]
+
+
 # ch04_model/model.ipynb [ch04-memory]
 def memory_bytes(config, batch_size=1, context=None, training=True,
-                 bytes_each=4, optimizer_states=2):
+                 bytes_each=4, optimizer="adamw", accumulation=1,
+                 checkpointing=False, loss_rows=0, shards=1):
     """Where a step's memory goes: a dict of bytes, with "total".
 
-    In training: parameters, gradients, optimizer (states per parameter, 2
-    for AdamW), all float32, and the activations kept for the backward pass,
-    bytes_each a number (4: float32), by PyTorch's kernels on a CPU. Without
-    training: parameters and the cache of batch_size texts of length context
-    (default context_length). Built in chapter 4.
+    In training: parameters, gradients, optimizer (state of "adamw", "muon"
+    or "adamw8bit"), each divided by shards, the processes that share them;
+    and the activations kept for the backward pass of one of `accumulation`
+    pieces of the batch, bytes_each a number (4: float32), by PyTorch's
+    kernels on a CPU. checkpointing: of each block its input, and whichever
+    is more, one block made again or what the loss keeps. loss_rows: as in
+    GPT. Without training: parameters and the cache of batch_size texts of
+    length context (default context_length). Raises ValueError for an
+    unknown optimizer or a batch that is not divisible. Built in chapter 4.
     """
-    C, kv, F_ = config.d_model, config.n_kv_head * config.d_head, config.d_ff
-    tokens = batch_size * (context or config.context_length)
+    C, rows, L = config.d_model, config.vocab_rows, config.n_layer
+    if batch_size % accumulation:
+        raise ValueError(f"{batch_size} rows do not divide into "
+                         f"{accumulation} equal pieces")
+    tokens = batch_size // accumulation * (context or config.context_length)
     n = sum(parameter_table(config).values())
-    parts = {"parameters": 4 * n}
-    if training:
-        rms = config.norm == "rmsnorm"
-        # Numbers a token. 8 C: what goes into both norms and comes out of
-        # them; q, k, v (repeated for their groups) and attention's result.
-        # RoPE: that result once more, copied into order. RMS norm: x before
-        # its gain, twice a block.
-        layer = (8 + (config.position == "rope") + 2 * rms) * C
-        # q and k as they come into their norms, and before the gain.
-        layer += 2 * (C + kv) if config.qk_norm else 0
-        # SwiGLU: gate, silu(gate), up, their product; else before and after.
-        layer += (4 if config.activation == "swiglu" else 2) * F_
-        # The last norm, in and out, and the odds of every id.
-        last = (2 + rms) * C + config.vocab_size
-        parts["gradients"] = 4 * n
-        parts["optimizer"] = 4 * n * optimizer_states
-        parts["activations"] = (
-            tokens * bytes_each * (config.n_layer * layer + last))
+    parts = {"parameters": 4 * n // shards}
+    if not training:
+        kv = config.n_kv_head * config.d_head
+        parts["cache"] = 2 * L * tokens * kv * bytes_each
+        return parts | {"total": sum(parts.values())}
+    layer = _kept_by_a_layer(config)
+    # The last norm, in and out, and the odds of every id (twice, if bent).
+    last = (2 + (config.norm == "rmsnorm")) * C
+    if not loss_rows:
+        last += config.vocab_size * (1 if config.logit_softcap is None else 2)
+    last *= tokens * bytes_each
+    if loss_rows:  # the head's gradient is made on the way forward
+        last += 4 * rows * C
+    parts["gradients"] = 4 * n // shards
+    parts["optimizer"] = _optimizer_bytes(config, optimizer) // shards
+    each = tokens * bytes_each
+    if checkpointing:  # a block made again, and the slope that enters it
+        kept = each * L * C + max(each * (layer + C), last)
     else:
-        parts["cache"] = 2 * config.n_layer * tokens * kv * bytes_each
+        kept = each * L * layer + last
+    parts["activations"] = kept
     return parts | {"total": sum(parts.values())}
 
 
@@ -4639,6 +5003,46 @@ class Batches:
                               self.context, mix)
 
 
+# ch05_pretrain/pretrain.ipynb [prefetch]
+class Prefetch:
+    """A stream of batches whose next one is made while one is in use.
+
+    batches: a `Batches`; device: where they will go (for a GPU they wait in
+    pinned memory, from which the copy need not be waited for). The position
+    is that of the batches handed out. Built in chapter 5.
+    """
+
+    def __init__(self, batches, device="cpu"):
+        self.batches = batches
+        self.pin = torch.device(device).type == "cuda"
+        self.maker = ThreadPoolExecutor(1)
+        self.position, self.coming = batches.state_dict(), None
+
+    def state_dict(self):
+        """Where the next batch begins: as in `Batches`."""
+        return self.position
+
+    def load_state_dict(self, state):
+        """Go to where `state_dict` was taken."""
+        if self.coming:
+            self.coming.result()
+        self.batches.load_state_dict(state)
+        self.position, self.coming = self.batches.state_dict(), None
+
+    def next(self):
+        """The next batch: x, y of shape (B, T), int64."""
+        ready = self.coming or self.maker.submit(self._make)
+        batch, self.position = ready.result()
+        self.coming = self.maker.submit(self._make)
+        return batch
+
+    def _make(self):
+        batch = self.batches.next()
+        if self.pin:
+            batch = tuple(part.pin_memory() for part in batch)
+        return batch, self.batches.state_dict()
+
+
 # ch05_pretrain/pretrain.ipynb [precision]
 def fast_dtype(device):
     """bfloat16 where the device multiplies it natively, else float32.
@@ -4752,8 +5156,9 @@ def evaluate(model, data, max_documents=0, context=None,
 
     data: a TokenDataset; max_documents: the first so many (0: all).
     Returns a dict: loss (nats per token, end-of-text included),
-    bits_per_byte, floor (the text's own nats per token, None if unknown),
-    gap (loss − floor, or None), tokens, documents. Every scored token sees
+    perplexity (its exponential), bits_per_byte, floor (the text's own nats
+    per token, None if unknown), gap (loss − floor, or None), tokens,
+    documents. Every scored token sees
     its document from the start, where that fits the context (see
     `document_nats`). The bytes of a part of a split are counted from the
     whole split's bytes per token. Raises ValueError if the split is empty,
@@ -4772,7 +5177,7 @@ def evaluate(model, data, max_documents=0, context=None,
     floor = None
     if data.nats is not None and np.isfinite(data.nats[:count]).all():
         floor = float(np.sum(data.nats[:count], dtype=float) / tokens.sum())
-    return {"loss": loss, "floor": floor,
+    return {"loss": loss, "perplexity": math.exp(loss), "floor": floor,
             "gap": None if floor is None else loss - floor,
             "bits_per_byte": loss / math.log(2) / bytes_per_token,
             "tokens": int(tokens.sum()), "documents": count}
@@ -4809,7 +5214,7 @@ def newton_schulz(matrices, steps=5, dtype=torch.bfloat16):
 
 
 # ch05_pretrain/pretrain.ipynb [muon-update]
-def _muon_update(params, group, states):
+def _muon_update(params, group, states, orthogonal):
     """Move matrices of one shape by their orthogonal momentum."""
     momentum, lr, moved = group["momentum"], group["lr"], []
     for p in params:
@@ -4820,7 +5225,7 @@ def _muon_update(params, group, states):
         moved.append(p.grad.lerp(buffer, momentum)
                      if group["nesterov"] else buffer)
     dtype = group["dtype"] or fast_dtype(params[0].device)
-    update = newton_schulz(torch.stack(moved), group["ns_steps"], dtype)
+    update = orthogonal(torch.stack(moved), group["ns_steps"], dtype)
     rows, columns = params[0].shape
     scale = math.sqrt(max(1, rows / columns))
     if group["adjust_lr_fn"] == "match_rms_adamw":
@@ -4842,6 +5247,8 @@ class Muon(torch.optim.Optimizer):
     The same numbers as torch.optim.Muon, which newer versions have.
     Sources: Jordan et al. 2024; Liu et al. 2025. Built in chapter 5.
     """
+
+    orthogonal = staticmethod(newton_schulz)
 
     def __init__(self, params, lr=1e-3, weight_decay=0.1, momentum=0.95,
                  nesterov=True, ns_steps=5, adjust_lr_fn=None, dtype=None):
@@ -4867,8 +5274,119 @@ class Muon(torch.optim.Optimizer):
                 if p.grad is not None:
                     same.setdefault((p.shape, p.device), []).append(p)
             for params in same.values():
-                _muon_update(params, group, self.state)
+                _muon_update(params, group, self.state, self.orthogonal)
         return loss
+
+
+# ch05_pretrain/pretrain.ipynb [eight-codes]
+def _dynamic_codes(signed):
+    """256 values from -1 (or 0) to 1, evenly placed in each power of ten."""
+    values = [torch.tensor([0.0, 1.0])]
+    for e in range(7):  # the smaller the power, the fewer the values
+        edges = torch.linspace(0.1, 1, 2**(6 - e if signed else 7 - e) + 1)
+        middle = (edges[:-1] + edges[1:]) / 2 * 10.0**-e
+        values += [middle, -middle] if signed else [middle]
+    return torch.cat(values).sort().values
+
+
+def quantize_blocks(values, codes, block=256):
+    """Each number by the nearest of 256 codes, times its block's largest.
+
+    values: a float tensor; codes: (256,), sorted, between -1 and 1. Returns
+    indices, uint8 of the same shape, and scales, float32, one a block of
+    `block` numbers. Source: Dettmers et al. 2022, section 2. Built in
+    chapter 5.
+    """
+    flat = values.flatten()
+    fill = -len(flat) % block
+    blocks = F.pad(flat, (0, fill)).view(-1, block)
+    scales = blocks.abs().amax(1)
+    unit = blocks / scales.clamp_min(1e-38)[:, None]
+    between = (codes[:-1] + codes[1:]) / 2
+    indices = torch.bucketize(unit, between).to(torch.uint8)
+    return indices.flatten()[:len(flat)].view_as(values), scales
+
+
+def dequantize_blocks(indices, scales, codes, block=256):
+    """The inverse of `quantize_blocks`, but for rounding: float32.
+
+    Built in chapter 5.
+    """
+    values = codes[indices.flatten().int()]
+    each = scales.repeat_interleave(block)[:len(values)]
+    return (values * each).view(indices.shape)
+
+
+# ch05_pretrain/pretrain.ipynb [eight-adam]
+class Adam8bit(torch.optim.Optimizer):
+    """AdamW that keeps the two means of each matrix in eight bits.
+
+    lr, betas, eps, weight_decay: as in torch.optim.AdamW; its numbers, but
+    for the rounding of the means. block: numbers that share a scale.
+    Vectors are kept in float32. Source: Dettmers et al. 2022. Built in
+    chapter 5.
+    """
+
+    def __init__(self, params, lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
+                 weight_decay=1e-2, block=256):
+        super().__init__(params, dict(lr=lr, betas=betas, eps=eps,
+                                      weight_decay=weight_decay, block=block))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One update; returns what `closure` returns, if there is one."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                _adam8bit_update(p, self.state[p], group)
+        return loss
+
+    def load_state_dict(self, state_dict):
+        """As any optimiser's, and the codes become bytes again."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            for name in (n for n in state if n.endswith("_codes")):
+                state[name] = state[name].to(torch.uint8)
+
+
+# ch05_pretrain/pretrain.ipynb [eight-update]
+def _adam8bit_update(p, state, group):
+    """Move one parameter, as eq. AdamW says."""
+    if not state:
+        state["step"] = torch.zeros(())
+    state["step"] += 1
+    (b1, b2), t = group["betas"], state["step"].item()
+    m = _unpack(state, "m", p, group["block"]).lerp_(p.grad, 1 - b1)
+    v = _unpack(state, "v", p, group["block"]).mul_(b2).addcmul_(
+        p.grad, p.grad, value=1 - b2)
+    p.mul_(1 - group["lr"] * group["weight_decay"])
+    p.addcdiv_(m, (v / (1 - b2**t)).sqrt_().add_(group["eps"]),
+               value=-group["lr"] / (1 - b1**t))
+    _pack(state, "m", m, group["block"])
+    _pack(state, "v", v, group["block"])
+
+
+def _unpack(state, name, p, block):
+    """The mean `name` of a parameter in float32; nought at first."""
+    if name in state:
+        return state[name]
+    if f"{name}_codes" not in state:
+        return torch.zeros_like(p, dtype=torch.float32)
+    codes = _dynamic_codes(name == "m").to(p.device)
+    return dequantize_blocks(
+        state[f"{name}_codes"], state[f"{name}_scales"], codes, block)
+
+
+def _pack(state, name, mean, block):
+    if mean.ndim < 2:
+        state[name] = mean
+        return
+    codes = _dynamic_codes(name == "m").to(mean.device)
+    state[f"{name}_codes"], state[f"{name}_scales"] = quantize_blocks(
+        mean, codes, block)
 
 
 # ch05_pretrain/pretrain.ipynb [config]
@@ -4879,10 +5397,11 @@ class TrainConfig:
     steps: updates of the weights. batch_size: rows of `context` tokens in
     one update, over all devices; accumulation: pieces that each device cuts
     its share into, to save memory. context: T (None: the model's).
-    optimizer: "muon" (Muon for the matrices, AdamW for the rest) or
-    "adamw". learning_rate: AdamW's peak; muon_learning_rate: Muon's;
-    embedding_learning_rate: AdamW's for an embedding table that is not the
-    head too (None: the same). schedule: "wsd" (flat, then linear to
+    optimizer: "muon" (Muon for the matrices, AdamW for the rest), "adamw",
+    or "adamw8bit" (AdamW with its means in eight bits). learning_rate:
+    AdamW's peak; muon_learning_rate: Muon's; embedding_learning_rate:
+    AdamW's for an embedding table that is not the head too (None: the
+    same). schedule: "wsd" (flat, then linear to
     final_rate × peak over the last share `cooldown` of the steps),
     "cosine" or "constant", after warmup_steps. betas, weight_decay: AdamW's
     (decay for Muon too); momentum, newton_schulz_rounds: Muon's.
@@ -4892,8 +5411,11 @@ class TrainConfig:
     eval_every, checkpoint_every: in steps, 0 for never; eval_documents: how
     many (0: all); log_every: steps a line of the log. keep_checkpoints: of
     the latest; milestones: steps whose checkpoint is kept for ever. seed:
-    of the batches' order; compile: through torch.compile.
+    of the batches' order; compile: through torch.compile, where it works.
     max_minutes: stop cleanly, with a checkpoint, after so long.
+    checkpoint_activations: calculate each block again in the backward pass
+    instead of keeping what it made; loss_rows: positions whose logits are
+    held at a time (0: all). tensorboard: write event files beside the log.
     Raises ValueError on values without sense. Built in chapter 5.
     """
 
@@ -4925,10 +5447,13 @@ class TrainConfig:
     milestones: tuple = ()
     max_minutes: float | None = None
     compile: bool = False
+    checkpoint_activations: bool = False
+    loss_rows: int = 0
+    tensorboard: bool = False
 
     def __post_init__(self):
         self.betas, self.milestones = tuple(self.betas), tuple(self.milestones)
-        for name, known in (("optimizer", ("muon", "adamw")),
+        for name, known in (("optimizer", ("muon", "adamw", "adamw8bit")),
                             ("schedule", ("wsd", "cosine", "constant")),
                             ("precision", ("auto", "float32", "bfloat16")),
                             ("windows", ("documents", "stream"))):
@@ -4993,11 +5518,15 @@ def make_optimizers(model, config):
 
     With config.optimizer "muon": Muon for the matrices inside the network,
     AdamW for embeddings, the head, norms and biases; with "adamw": AdamW
-    for all. Weight decay pulls on what multiplies: the matrices and the
-    head. A table that is only looked up has its own rate. Each parameter
-    group carries its `peak` rate. Frozen parameters are left out. Built in
-    chapter 5.
+    for all, with "adamw8bit" its means in eight bits. Weight decay pulls on
+    what multiplies: the matrices and the head. A table that is only looked
+    up has its own rate. Under µP AdamW's rate for the inner matrices is
+    smaller by base width over width, and their decay larger, so that rate ×
+    decay stays; Muon's steps need no change. Each parameter group carries
+    its `peak` rate. Frozen parameters are left out. Built in chapter 5.
     """
+    if hasattr(model, "make_optimizers"):  # one in shards has its own
+        return model.make_optimizers(config)
     inner, heads, tables, rest = _sorted_parameters(model)
     optimizers, decay = [], config.weight_decay
     if config.optimizer == "muon" and inner:
@@ -5006,13 +5535,18 @@ def make_optimizers(model, config):
                                ns_steps=config.newton_schulz_rounds))
         inner = []
     rate = config.embedding_learning_rate or config.learning_rate
-    groups = [{"params": inner + heads, "weight_decay": decay},
+    scale = getattr(getattr(model, "config", None), "mup_scale", 1.0)
+    groups = [{"params": inner, "weight_decay": decay / scale,
+               "lr": config.learning_rate * scale},
+              {"params": heads, "weight_decay": decay},
               {"params": tables, "weight_decay": 0.0, "lr": rate},
               {"params": rest, "weight_decay": 0.0}]
     if groups := [g for g in groups if g["params"]]:
         options = dict(lr=config.learning_rate, betas=config.betas)
         try:  # one fused pass over the parameters, where torch has it
-            adamw = torch.optim.AdamW(groups, fused=True, **options)
+            adamw = (Adam8bit(groups, **options)
+                     if config.optimizer == "adamw8bit"
+                     else torch.optim.AdamW(groups, fused=True, **options))
         except (RuntimeError, TypeError):
             adamw = torch.optim.AdamW(groups, **options)
         optimizers.append(adamw)
@@ -5031,7 +5565,10 @@ def optimizer_step(model, optimizers, step, config):
     """
     params = [p for p in model.parameters() if p.grad is not None]
     limit = config.clip_norm or math.inf
-    norm = float(torch.nn.utils.clip_grad_norm_(params, limit))
+    if hasattr(model, "clip_grad_norm_"):  # one in shards sees them all
+        norm = model.clip_grad_norm_(limit)
+    else:
+        norm = float(torch.nn.utils.clip_grad_norm_(params, limit))
     if not math.isfinite(norm):
         raise FloatingPointError(f"the gradient at step {step} is {norm}")
     share = learning_rate(step, config) / config.learning_rate
@@ -5041,6 +5578,33 @@ def optimizer_step(model, optimizers, step, config):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
     return norm
+
+
+# ch05_pretrain/pretrain.ipynb [compile]
+@functools.cache
+def can_compile(kind="cpu"):
+    """Whether torch.compile works on devices of this kind: it is tried.
+
+    Built in chapter 5.
+    """
+    try:
+        double = torch.compile(lambda x: x.sin() + x)
+        double(torch.ones(64, device=kind))
+    except Exception:  # no compiler, no headers, an unknown device …
+        return False
+    return True
+
+
+def compiled(model, config, dynamic=None):
+    """The model to call in training: compiled, if config.compile says so.
+
+    dynamic: True where the shapes of batches differ. As it is, where
+    torch.compile does not work. Built in chapter 5.
+    """
+    kind = next(model.parameters()).device.type
+    if not (config.compile and can_compile(kind)):
+        return model
+    return torch.compile(model, dynamic=dynamic)
 
 
 # ch05_pretrain/pretrain.ipynb [workers]
@@ -5057,8 +5621,12 @@ def workers():
 
 
 def _wrapped(model, config, device):
-    """The model as it is called in training: compiled, and spread."""
-    called = torch.compile(model) if config.compile else model
+    """The model as it is called in training: compiled, and copied."""
+    if hasattr(model, "batch_loss"):  # it is spread in a way of its own
+        return model
+    model.checkpointing = config.checkpoint_activations
+    model.loss_rows = config.loss_rows
+    called = compiled(model, config)
     if workers()[1] > 1:
         from torch.nn.parallel import DistributedDataParallel
 
@@ -5077,6 +5645,8 @@ def batch_loss(called, x, y, config, backward=True):
     over the whole batch, however it is cut. Returns that mean, a float.
     Built in chapter 5.
     """
+    if hasattr(called, "batch_loss"):
+        return called.batch_loss(x, y, config)
     rank, world = workers()
     device = next(called.parameters()).device
     total = (y != -100).sum().item()
@@ -5091,7 +5661,8 @@ def batch_loss(called, x, y, config, backward=True):
                 else called.no_sync())
         with wait:
             with mixed_precision(device, config.precision):
-                _, loss = called(xs.to(device), ys.to(device))
+                _, loss = called(xs.to(device, non_blocking=True),
+                                 ys.to(device, non_blocking=True))
             loss = loss.float() * share
             if backward:
                 loss.backward()
@@ -5114,6 +5685,8 @@ def save_checkpoint(folder, model, optimizers=(), **state):
     from safetensors.torch import save_file
 
     place = Path(folder) / f"step-{state['step']:07d}"
+    if hasattr(model, "save_checkpoint"):  # each process writes its shards
+        return model.save_checkpoint(place, optimizers, state)
     extra = {"random.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         extra["random.cuda"] = torch.cuda.get_rng_state()
@@ -5151,6 +5724,15 @@ def latest_checkpoint(folder):
     return found[-1].parent if found else None
 
 
+def _read_state(place):
+    """What checkpoint.json of a step-… folder says."""
+    try:
+        return read_json(place / "checkpoint.json")
+    except ValueError as error:
+        raise ValueError(f"{error}: remove this folder to go on from the "
+                         "one before") from None
+
+
 def load_checkpoint(folder, model, optimizers=()):
     """Read what `save_checkpoint` wrote into model and optimisers.
 
@@ -5169,13 +5751,19 @@ def load_checkpoint(folder, model, optimizers=()):
             raise FileNotFoundError(f"{folder} holds no whole checkpoint: "
                                     "start the run without resume")
         folder = place
-    state = read_json(folder / "checkpoint.json")
+    state = _read_state(folder)
     for name, digest in state["sha256"].items():
         path = folder / name
         if not path.exists() or sha256_file(path) != digest:
             raise ValueError(
                 f"{path} is not the file that was saved (its SHA-256 "
                 "differs): remove this folder to go on from the one before")
+    if hasattr(model, "load_checkpoint"):
+        model.load_checkpoint(folder, optimizers)
+        return state
+    if not (folder / "model.safetensors").exists():
+        raise ValueError(f"{folder} was written in shards: go on with the "
+                         "flags that spread it (--fsdp 1 for one process)")
     weights = load_file(folder / "model.safetensors")
     extra = load_file(folder / "optimizer.safetensors")
     own = _own_weights(model)
@@ -5207,6 +5795,8 @@ def _load_optimizers(optimizers, extra):
 
 def _drop_old_checkpoints(folder, config):
     """Keep the last few, and those of the milestones."""
+    if workers()[0] != 0:
+        return
     spared = {f"step-{step:07d}" for step in config.milestones}
     whole = [p.parent for p in sorted(folder.glob("step-*/checkpoint.json"))
              if p.parent.name not in spared]
@@ -5220,14 +5810,16 @@ class History:
     """What happened in a run.
 
     records: one dict a logged step (step, loss, learning_rate, norm,
-    tokens); evaluations: what `evaluate` returned, each with its step.
+    tokens); evaluations: what `evaluate` returned, each with its step;
+    system: of logged steps, seconds_per_step and memory_bytes at its peak.
     steps, tokens, seconds: done so far, over all resumed parts.
-    stopped: "done", or "time" if max_minutes ended the run. Built in
-    chapter 5.
+    stopped: "done", "time" if max_minutes ended the run, or "signal".
+    Built in chapter 5.
     """
 
     records: list = field(default_factory=list)
     evaluations: list = field(default_factory=list)
+    system: list = field(default_factory=list)
     steps: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -5255,13 +5847,14 @@ class History:
                     break
                 if entry["step"] > before:
                     continue
-                (history.evaluations if "gap" in entry
-                 else history.records).append(entry)
+                kind = ("evaluations" if "gap" in entry else
+                        "records" if "norm" in entry else "system")
+                getattr(history, kind).append(entry)
         return history
 
     def write(self, path):
         """Write the log anew, one JSON object a line."""
-        entries = self.records + self.evaluations
+        entries = self.records + self.evaluations + self.system
         write_lines(path, sorted(entries, key=lambda e: e["step"]))
 
 
@@ -5293,6 +5886,39 @@ def plot_history(history, ax, floor=None, total=None):
            xlim=(0, total or None))
 
 
+# ch05_pretrain/pretrain.ipynb [peak]
+_PEAK_FLOPS = {  # dense bfloat16, from the makers' data sheets
+    "B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12,
+    "L40S": 362e12, "A100": 312e12, "RTX 4090": 165e12, "L4": 121e12,
+    "RTX 3090": 71e12,
+}
+
+
+@functools.cache
+def peak_flops(device="cpu", precision="auto"):
+    """Operations a second that a device's matrix products can reach.
+
+    For a GPU known by its name and bfloat16: the data sheet's. Otherwise
+    the best of some products of two square matrices, measured once in a
+    process. precision: as in `mixed_precision`. Built in chapter 5.
+    """
+    device = torch.device(device)
+    dtype = (fast_dtype(device) if precision == "auto"
+             else getattr(torch, precision))
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        name = torch.cuda.get_device_name(device)
+        for known, peak in _PEAK_FLOPS.items():
+            if all(word in name for word in known.split()):
+                return peak
+    n, best = 4096 if device.type == "cuda" else 768, 0.0
+    a = torch.ones(n, n, device=device, dtype=dtype)
+    for _ in range(30):
+        began = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits until the product is there
+        best = max(best, 2 * n**3 / (time.perf_counter() - began))
+    return best
+
+
 # ch05_pretrain/pretrain.ipynb [progress]
 class _LivePlot:
     """Redraws one picture of the run in a notebook."""
@@ -5311,16 +5937,28 @@ class _LivePlot:
         self.handle.update(self.figure)
 
 
-def _print_progress(history):
-    last, record = history.last, history.records[-1]
-    gap = "" if not last or last["gap"] is None else f" (gap {last['gap']:.3f})"
-    shown = f", validation {last['loss']:.3f}{gap}" if last else ""
-    rate = history.tokens / max(history.seconds, 1e-9)
-    print(f"step {history.steps}: loss {record['loss']:.3f}{shown}, "
-          f"{rate:,.0f} tokens/s", flush=True)
+class _Printer:
+    """Prints a line: the loss, and the pace since the line before."""
+
+    def __init__(self, run):
+        self.tokens, self.seconds = run.history.tokens, run.history.seconds
+        self.flops = flops_per_token(run.model.config, run.context)
+        self.peak = run.world * peak_flops(run.device, run.config.precision)
+
+    def __call__(self, history):
+        last, loss = history.last, history.losses[-1]
+        shown = f", validation {last['loss']:.3f}" if last else ""
+        if last and last["gap"] is not None:
+            shown += f" (gap {last['gap']:.3f})"
+        pace = ((history.tokens - self.tokens)
+                / max(history.seconds - self.seconds, 1e-9))
+        self.tokens, self.seconds = history.tokens, history.seconds
+        print(f"step {history.steps}: loss {loss:.3f}{shown}, {pace:,.0f} "
+              f"tokens/s, utilisation {pace * self.flops / self.peak:.0%}",
+              flush=True)
 
 
-def _reporter(progress, total):
+def _reporter(progress, run):
     if callable(progress):
         return progress
     if progress == "auto":
@@ -5331,8 +5969,8 @@ def _reporter(progress, total):
         except ImportError:
             progress = "print"
     if progress == "plot":
-        return _LivePlot(total)
-    return _print_progress if progress == "print" else lambda history: None
+        return _LivePlot(run.config.steps)
+    return _Printer(run) if progress == "print" else lambda history: None
 
 
 # ch05_pretrain/pretrain.ipynb [run-state]
@@ -5347,29 +5985,94 @@ class _Run:
                 f"a context of {self.context} is longer than the model's "
                 f"{model.config.context_length}: shorten it")
         self.rank, self.world = workers()
-        if config.batch_size % (self.world * config.accumulation):
+        shares = getattr(model, "shares", self.world)  # of a batch's rows
+        if config.batch_size % (shares * config.accumulation):
             raise ValueError(
-                f"{config.batch_size} rows do not divide among {self.world} "
+                f"{config.batch_size} rows do not divide among {shares} "
                 f"processes × {config.accumulation} pieces")
         self.model, self.config = model, config
         self.folder = None if folder is None else Path(folder)
         self.device = next(model.parameters()).device
         self.optimizers = make_optimizers(model, config)
-        self.batches = Batches(data, config.batch_size, self.context,
-                               config.seed, config.windows)
+        self.batches = Prefetch(
+            Batches(data, config.batch_size, self.context, config.seed,
+                    config.windows), self.device)
         self.called = _wrapped(model, config, self.device)
         self.history = History()
-        index = getattr(data, "index", {"documents": len(data)})
+        index = getattr(data, "index", None) or {"documents": len(data)}
         self.about = json.loads(json.dumps({
             "config": asdict(config), "shape": model.config.to_dict(),
             "data": {k: index.get(k) for k in
                      ("tokenizer_sha256", "tokens", "documents")}}))
 
 
+# ch05_pretrain/pretrain.ipynb [disk]
+def _last_good(run):
+    """Where the run could go on from, in words."""
+    good = run.folder and latest_checkpoint(run.folder)
+    return (f"the last good checkpoint is {good}" if good
+            else "no checkpoint was written")
+
+
+@contextlib.contextmanager
+def _writing(run, what):
+    """Make one sentence, an OSError, of any failure to write `what`."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or str(error).split(": ")[-1]
+        raise OSError(
+            f"{what} of step {run.history.steps} could not be written "
+            f"({why}): the run stops; {_last_good(run)}; make room, and "
+            "start the same run again") from error
+
+
+# ch05_pretrain/pretrain.ipynb [board]
+def _peak_bytes(device):
+    """The most memory that was in use: the GPU's, or the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+class _Board:
+    """TensorBoard's event files of a run, in folder/tensorboard."""
+
+    def __init__(self, folder, history):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ImportError("tensorboard=True needs the package "
+                              "tensorboard: install it, or leave it out"
+                              ) from None
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        self.writer = SummaryWriter(folder / "tensorboard")
+        for kind in (history.records, history.evaluations, history.system):
+            for entry in kind:
+                self.add(entry)
+
+    def add(self, entry):
+        """One line of the log, each number a curve."""
+        group = ("validation" if "gap" in entry else
+                 "train" if "norm" in entry else "system")
+        for name, value in entry.items():
+            if name != "step" and value is not None:
+                self.writer.add_scalar(f"{group}/{name}", value,
+                                       entry["step"])
+
+
 # ch05_pretrain/pretrain.ipynb [run-step]
 def _step(run):
     """One update of the weights, and its record."""
     step, config, history = run.history.steps, run.config, run.history
+    began = time.perf_counter()
     x, y = run.batches.next()
     try:
         loss = batch_loss(run.called, x, y, config)
@@ -5377,12 +6080,9 @@ def _step(run):
             raise FloatingPointError(f"the loss at step {step} is {loss}")
         norm = optimizer_step(run.model, run.optimizers, step, config)
     except FloatingPointError as error:
-        good = run.folder and latest_checkpoint(run.folder)
-        where = (f"the last good checkpoint is {good}" if good
-                 else "no checkpoint was written")
         raise FloatingPointError(
-            f"{error}: the run stops; {where}; try a lower learning rate or "
-            "a longer warm-up") from None
+            f"{error}: the run stops; {_last_good(run)}; try a lower learning "
+            "rate or a longer warm-up") from None
     history.steps += 1
     history.tokens += int((y != -100).sum())
     if step % config.log_every == 0:
@@ -5390,25 +6090,33 @@ def _step(run):
             "step": history.steps, "loss": loss, "norm": norm,
             "learning_rate": learning_rate(step, config),
             "tokens": history.tokens})
+        _log(run, history.system, {
+            "step": history.steps,
+            "seconds_per_step": time.perf_counter() - began,
+            "memory_bytes": _peak_bytes(run.device)})
 
 
 def _log(run, entries, entry):
     entries.append(entry)
     if run.rank == 0 and run.folder:
-        with open(run.folder / "log.jsonl", "a", encoding="utf-8") as file:
+        with (_writing(run, "the log"),
+              open(run.folder / "log.jsonl", "a", encoding="utf-8") as file):
             file.write(json.dumps(entry) + "\n")
+            if run.config.tensorboard:
+                run.board.add(entry)
 
 
 # ch05_pretrain/pretrain.ipynb [run-resume]
 _FREE_TO_CHANGE = {"max_minutes", "eval_every", "eval_documents", "log_every",
                    "checkpoint_every", "keep_checkpoints", "milestones",
-                   "compile", "accumulation"}
+                   "compile", "accumulation", "checkpoint_activations",
+                   "loss_rows", "tensorboard"}
 
 
 def _resume(run):
     """Go on from the last checkpoint of the run's folder."""
     place = latest_checkpoint(run.folder)
-    before = read_json(place / "checkpoint.json")
+    before = _read_state(place)
     for part in ("config", "shape", "data"):
         for name, value in run.about[part].items():
             old = before[part].get(name)
@@ -5421,7 +6129,11 @@ def _resume(run):
     if log.exists():
         run.history = History.read(log, state["step"])
         if run.rank == 0:
-            run.history.write(log)
+            with _writing(run, "the log"):
+                run.history.write(log)
+    if run.rank == 0:
+        _sweep(run.folder)
+    _open_board(run)
     run.history.steps, run.history.tokens = state["step"], state["tokens"]
     run.history.seconds = state["seconds"]
     run.batches.load_state_dict(state["position"])
@@ -5431,9 +6143,21 @@ def _begin(run):
     """A new run: what an earlier one left in the folder goes."""
     if run.rank == 0 and run.folder:
         run.folder.mkdir(parents=True, exist_ok=True)
-        for old in [*run.folder.glob("step-*"), *run.folder.glob(".step-*")]:
-            shutil.rmtree(old)
+        _sweep(run.folder, "step-*")
         (run.folder / "log.jsonl").unlink(missing_ok=True)
+    _open_board(run)
+
+
+def _open_board(run):
+    if run.rank == 0 and run.folder and run.config.tensorboard:
+        run.board = _Board(run.folder, run.history)
+
+
+def _sweep(folder, *more):
+    """Remove what a killed process had half written, or what is named."""
+    for name in (".step-*", ".log.jsonl.*", *more):
+        for old in folder.glob(name):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
 
 
 # ch05_pretrain/pretrain.ipynb [run-between]
@@ -5442,31 +6166,84 @@ def _between(run, validation, report, over):
     config, history, folder = run.config, run.history, run.folder
     step, end = history.steps, over or run.history.steps == config.steps
     due = lambda every: end or (every and step % every == 0)  # noqa: E731
-    if validation is not None and due(config.eval_every):
+    if (validation is not None and over != "signal"
+            and due(config.eval_every)):
         scores = evaluate(run.model, validation, config.eval_documents,
                           precision=config.precision)
         _log(run, history.evaluations, {"step": step, **scores})
         report(history)
-    elif due(max(1, config.steps // 10)):
+    elif due(max(1, config.steps // 10)) or step == 2:
         report(history)
+    if end and folder and config.tensorboard:
+        run.board.writer.flush()
     if folder and (due(config.checkpoint_every)
                    or step in config.milestones):
-        save_checkpoint(
-            folder, run.model, run.optimizers, step=step,
-            tokens=history.tokens, seconds=history.seconds,
-            position=run.batches.state_dict(), **run.about)
-        _drop_old_checkpoints(folder, config)
+        with _writing(run, "the checkpoint"):
+            save_checkpoint(
+                folder, run.model, run.optimizers, step=step,
+                tokens=history.tokens, seconds=history.seconds,
+                position=run.batches.state_dict(), **run.about)
+            _drop_old_checkpoints(folder, config)
 
 
-def _agree(yes, run):
-    """What the first process says, told to all."""
+def _agree(reason, run):
+    """Why all stop now ("": they do not), if one of them has a reason."""
     if run.world == 1:
-        return yes
+        return reason
     import torch.distributed as dist
 
-    flag = torch.tensor(float(yes), device=run.device)
-    dist.broadcast(flag, 0)
-    return bool(flag.item())
+    reasons = ("", "time", "signal")
+    flag = torch.tensor(reasons.index(reason), device=run.device)
+    dist.all_reduce(flag, dist.ReduceOp.MAX)
+    return reasons[flag.item()]
+
+
+# ch05_pretrain/pretrain.ipynb [signals]
+class _Postponed:
+    """Holds SIGINT and SIGTERM back, and does as they say when left.
+
+    number: that of the signal that came, or None. Only the main thread
+    hears signals; elsewhere nothing is held back.
+    """
+
+    def __init__(self, run):
+        self.run, self.number, self.old = run, None, {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.old[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        if self.number == number == signal.SIGINT:  # asked twice
+            raise KeyboardInterrupt
+        self.number = number
+
+    def __exit__(self, kind, error, trace):
+        for number, old in self.old.items():
+            signal.signal(number, old or signal.SIG_DFL)
+        if self.number is not None and error is None:
+            print(f"{signal.Signals(self.number).name}: the run stops after "
+                  f"step {self.run.history.steps}; {_last_good(self.run)}; "
+                  "start it again to go on", file=sys.stderr, flush=True)
+            signal.raise_signal(self.number)
+
+
+# ch05_pretrain/pretrain.ipynb [gone]
+@contextlib.contextmanager
+def _together(run):
+    """Say it plainly when another process of the run has died."""
+    try:
+        yield
+    except RuntimeError as error:
+        signs = r"[Cc]onnection|[Gg]loo|NCCL|[Pp]eer"
+        if run.world == 1 or not re.search(signs, str(error)):
+            raise
+        raise ConnectionError(
+            "another process of this run is gone, so this one stops after "
+            f"step {run.history.steps}; {_last_good(run)}; start the same "
+            "run again") from error
 
 
 # ch05_pretrain/pretrain.ipynb [train]
@@ -5480,8 +6257,10 @@ def train(model, data, config, validation=None, folder=None, resume=False,
     if nothing had happened; without one, begin. progress: "auto" (a live
     plot in a notebook, else lines), "plot", "print", None, or a function of
     the History. With torch.distributed started, every process calls this
-    with the same arguments. Raises FloatingPointError, naming the step and
-    the last good checkpoint, when a loss is not finite; ValueError when
+    with the same arguments. SIGINT and SIGTERM take effect when the step is
+    done and saved. Raises FloatingPointError, naming the step and the last
+    good checkpoint, when a loss is not finite; OSError, likewise, when
+    something cannot be written or another process is gone; ValueError when
     data, model, config and checkpoint do not fit. Built in chapter 5.
     """
     run = _Run(model, data, config, folder)
@@ -5490,20 +6269,23 @@ def train(model, data, config, validation=None, folder=None, resume=False,
         _resume(run)
     else:
         _begin(run)
-    report = _reporter(progress if run.rank == 0 else None, config.steps)
+    report = _reporter(progress if run.rank == 0 else None, run)
     began, before = time.perf_counter(), run.history.seconds
+    limit = math.inf if config.max_minutes is None else config.max_minutes
     model.train()
-    while run.history.steps < config.steps:
-        _step(run)
-        seconds = time.perf_counter() - began
-        run.history.seconds = before + seconds
-        over = config.max_minutes is not None and _agree(
-            seconds > 60 * config.max_minutes, run)
-        if run.rank == 0:
-            _between(run, validation, report, over)
-        if over and run.history.steps < config.steps:
-            run.history.stopped = "time"
-            break
+    with _Postponed(run) as asked, _together(run):
+        while run.history.steps < config.steps:
+            _step(run)
+            seconds = time.perf_counter() - began
+            run.history.seconds = before + seconds
+            late = seconds > 60 * limit
+            over = _agree("signal" if asked.number else "time" * late, run)
+            if run.rank == 0 or hasattr(model, "shares"):  # all have a part
+                _between(run, validation, report, over)
+            if over and run.history.steps < config.steps:
+                run.history.stopped = over
+                break
+        _agree("", run)  # none leaves before all is saved
     model.eval()
     return run.history
 
@@ -5517,7 +6299,7 @@ RECIPES = {
     "pocket": TrainConfig(
         steps=3200, batch_size=8, context=256, warmup_steps=40,
         learning_rate=3e-3, muon_learning_rate=0.02, newton_schulz_rounds=3,
-        embedding_learning_rate=0.05, cooldown=0.8),
+        embedding_learning_rate=0.05, cooldown=0.8, compile=True),
     "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
         steps=2400, batch_size=512, accumulation=16, context=1024,
         warmup_steps=100, cooldown=0.5, eval_every=100, log_every=5,
@@ -5672,6 +6454,78 @@ def fact_accuracy(model, tokenizer, facts=None):
             "by_relation": {k: r / n for k, (r, n) in by.items()}}
 
 
+# ch05_pretrain/pretrain.ipynb [know-score]
+@torch.no_grad()
+def continuation_logprobs(model, pairs, batch_tokens=4096):
+    """How much a model expects given endings: a list of (log p, is_greedy).
+
+    pairs: (context, continuation), two lists of ids, neither empty. log p:
+    nats, summed over the continuation; is_greedy: each of its ids is the
+    likeliest. What is too long for the model loses its beginning.
+    batch_tokens: so many are read together. Raises ValueError on an empty
+    part, or a continuation longer than the model's context. Built in
+    chapter 5.
+    """
+    limit, found = model.config.context_length, [None] * len(pairs)
+    for context, rest in pairs:
+        if not context or not rest:
+            raise ValueError("a context or a continuation has no tokens")
+        if len(rest) > limit:
+            raise ValueError(f"a continuation of {len(rest)} tokens is longer "
+                             f"than the model's context of {limit}")
+    rows = [(list(a) + list(b))[-limit - 1:] for a, b in pairs]
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    device, was = next(model.parameters()).device, model.training
+    model.eval()
+    while order:
+        count = max(1, batch_tokens // len(rows[order[-1]]))
+        order, some = order[:-count], order[-count:]
+        x = torch.zeros(len(some), len(rows[some[-1]]) - 1, dtype=torch.long)
+        for r, i in enumerate(some):
+            x[r, :len(rows[i]) - 1] = torch.tensor(rows[i][:-1])
+        logits, _ = model(x.to(device))                # (B, T, V)
+        for r, i in enumerate(some):
+            found[i] = _score_ending(logits[r, :len(rows[i]) - 1], pairs[i][1])
+    model.train(was)
+    return found
+
+
+def _score_ending(logits, ids):
+    """(log p, is_greedy) of ids (n,), told by the last n of logits (T, V)."""
+    ids = torch.tensor(ids, device=logits.device)
+    logs = logits[-len(ids):].float().log_softmax(-1)
+    logp = logs.gather(-1, ids[:, None]).double().sum().item()
+    return logp, bool((logs.argmax(-1) == ids).all())
+
+
+# ch05_pretrain/pretrain.ipynb [know-bits]
+def knowledge_bits(model, tokenizer, facts=None):
+    """What a model knows of facts, in bits, with no text to help.
+
+    facts: Pocket World's Facts (default: all). Returns a dict: known and
+    there (bits), per_parameter (known / parameters), by_relation
+    {relation: (known, there, facts)}. `there` is what one pays who knows
+    how often each object stands in a relation, and nothing of the subject.
+    Below 0 a model knows less than that. Source: Allen-Zhu and Li 2025
+    (bits that are paid less). Built in chapter 5.
+    """
+    from pocket_world.facts import FACTS, cloze
+
+    facts, by = list(FACTS if facts is None else facts), {}
+    pairs = [tuple(map(tokenizer.encode, cloze(f))) for f in facts]
+    scores = continuation_logprobs(
+        model, [([tokenizer.end_of_text, *a], b) for a, b in pairs])
+    for relation in dict.fromkeys(f.relation for f in facts):
+        of = [i for i, f in enumerate(facts) if f.relation == relation]
+        objects = [facts[i].object for i in of]
+        there = -sum(math.log2(objects.count(o) / len(of)) for o in objects)
+        paid = -sum(scores[i][0] for i in of) / math.log(2)
+        by[relation] = (there - paid, there, len(of))
+    known, there = (sum(v[k] for v in by.values()) for k in (0, 1))
+    return {"known": known, "there": there, "by_relation": by,
+            "per_parameter": known / count_parameters(model)}
+
+
 # ch05_pretrain/pretrain.ipynb [workers-start]
 def start_workers():
     """Join the other processes that torchrun started; returns our device.
@@ -5739,13 +6593,15 @@ def prepare_shards(source, tokenizer, folder, max_documents=None,
 
 # ch05_pretrain/pretrain.ipynb [pretrain]
 def pretrain(name, data, folder, tokenizer, max_minutes=None, fresh=False,
-             max_documents=None, progress="print", **changes):
+             max_documents=None, progress="print", spread=None, **changes):
     """Train the preset `name` on `data`; what train.py calls.
 
     data: see `prepare_shards`; folder: for shards, run and, at the end, the
     model in folder/base; tokenizer: a folder of `BPETokenizer.save` or with
-    GPT-2's files. A run that was stopped goes on, unless `fresh`. changes:
-    fields of TrainConfig to set. Returns the History. Raises ValueError if
+    GPT-2's files. A run that was stopped goes on, unless `fresh`. spread:
+    lays a model over the processes in another way than a copy on each, by
+    spread(model, config) (see the lab on parallelism). changes: fields of
+    TrainConfig to set. Returns the History. Raises ValueError if
     data and tokenizer do not fit. Built in chapter 5.
     """
     device, folder = start_workers(), Path(folder)
@@ -5761,14 +6617,19 @@ def pretrain(name, data, folder, tokenizer, max_minutes=None, fresh=False,
     model = GPT(ModelConfig.from_dict(
         {**shape, "vocab_size": tokenizer.vocab_size})).to(device)
     recipe = RECIPES[name]
-    pieces = max(1, recipe.accumulation // world)
+    shares = spread.shares if spread else world
+    pieces = max(1, recipe.accumulation // shares)
     config = replace(recipe, **{"accumulation": pieces,
                                 "compile": device.type == "cuda",
                                 "max_minutes": max_minutes, **changes})
+    if spread:
+        model = spread(model, config)
     splits = [TokenDataset(shards, split, config.context, tokenizer)
               for split in ("train", "validation")]
     history = train(model, splits[0], config, splits[1], folder / "run",
                     resume=not fresh, progress=progress)
+    if spread and history.stopped == "done":
+        model = model.gather()
     if rank == 0 and history.stopped == "done":
         save_model(model, folder / "base", tokenizer, {
             "steps": history.steps, "tokens": history.tokens,
@@ -5930,6 +6791,7 @@ def finetune(model, data, config, collate=collate, loss=None, on_step=None):
     generator = torch.Generator().manual_seed(config.seed)
     optimizers = make_optimizers(model, config)
     lengths = [len(example[0]) for example in data.examples]
+    called = compiled(model, config, dynamic=True)
     losses, batches = [], iter(())
     keep_freed_memory()
     for step in range(config.steps):
@@ -5941,8 +6803,8 @@ def finetune(model, data, config, collate=collate, loss=None, on_step=None):
         batch = [part.to(device) for part in batch]
         model.train()
         with mixed_precision(device, config.precision):
-            value = (model(*batch)[1] if loss is None
-                     else loss(model, rows, *batch))
+            value = (called(*batch)[1] if loss is None
+                     else loss(called, rows, *batch))
         if not torch.isfinite(value):
             raise FloatingPointError(f"the loss at step {step} is "
                                      f"{value.item()}: try a lower rate")
@@ -6154,7 +7016,7 @@ def answer_loss(model, rows, x, y):
     chapter 6."""
     learned = y != -100
     hidden = model(x, hidden=True)[learned]  # (N, C)
-    return F.cross_entropy(model.head(hidden).float(), y[learned])
+    return F.cross_entropy(model.logits(hidden).float(), y[learned])
 
 
 # ch07_dpo/dpo.ipynb [ch07-logprob-code]
@@ -7705,3 +8567,1114 @@ def print_report(path=None) -> None:
         print(f"{shown:13}{label:28}{report_number(value):>12}  "
               f"{wanted:12}{mark}".rstrip())
         before = part
+
+
+# ch05_pretrain/lab_ablations.ipynb [abl-fold]
+@torch.no_grad()
+def fold_mup(model):
+    """A GPT without µP that computes what the GPT `model` computes.
+
+    The factor before the head goes into the gain of the last norm, so a
+    trained model can be written for any program that knows nothing of µP.
+    Built in the lab on ablations.
+    """
+    plain = GPT(replace(model.config, mup_base_width=None))
+    plain.load_state_dict(model.state_dict())
+    for p in plain.norm.parameters():
+        p *= model.config.mup_scale
+    return plain.to(next(model.parameters()).device).train(model.training)
+
+
+# ch05_pretrain/lab_ablations.ipynb [abl-coordinates]
+def coordinate_check(config, rate=2**-6, steps=4, seed=0):
+    """How far a few steps of AdamW move what a model computes.
+
+    Returns {"stream": ..., "logits": ...}: after each of `steps` steps the
+    root mean square of the change since the start, in the stream before
+    the last norm and in the logits, on the batch that is learnt. Under µP
+    neither depends on config.d_model, and without it both grow.
+    Source: Yang et al. 2022, appendix D.1. Built in the lab on ablations.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    model = GPT(config, draw)
+    ids = torch.randint(config.vocab_size, (4, 33), generator=draw)
+    how = TrainConfig(optimizer="adamw", learning_rate=rate, weight_decay=0.0,
+                      warmup_steps=0, schedule="constant",
+                      precision="float32")
+    optimizers, seen = make_optimizers(model, how), []
+    hook = model.norm.register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].detach()))
+    logits = []
+    for step in range(steps + 1):
+        with torch.no_grad():
+            logits.append(model(ids[:, :-1])[0])
+        if step < steps:
+            batch_loss(model, ids[:, :-1], ids[:, 1:], how)
+            optimizer_step(model, optimizers, step, how)
+    hook.remove()
+    change = lambda z: [(b - z[0]).square().mean().sqrt().item()  # noqa: E731
+                        for b in z[1:]]
+    return {"stream": change(seen[::2]), "logits": change(logits)}
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-pair]
+def encode_pair(encode, context, continuation, prefix):
+    """Ids of a context and of what follows it, cut where the harness cuts.
+
+    encode: text to ids; prefix: the id that stands for an empty context.
+    Both texts are encoded as one and cut where the ids of the context
+    alone would end; spaces at the context's end go with what follows.
+    Raises ValueError if one side is left without an id. Source: TemplateLM
+    of lm-evaluation-harness. Built in the lab on evaluation.
+    """
+    whole = encode(context + continuation)
+    if context == "":
+        cut = whole[:1] == [prefix]
+        first, rest = whole[:1] if cut else [prefix], whole[cut:]
+    else:
+        first = encode(context.rstrip())
+        rest = whole[len(first):]
+    if not first or not rest:
+        raise ValueError(
+            f"the context …{context[-40:]!r} or its continuation "
+            f"{continuation[:40]!r} has no token of its own: give both some "
+            "text, and break them between words")
+    return first, rest
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-windows]
+def rolling_windows(ids, prefix, length):
+    """(context, continuation) pairs that score each of the ids once.
+
+    The first begins after `prefix`; each has as much context as a model
+    of `length` tokens can see. Built in the lab on evaluation.
+    """
+    ids, windows = [prefix, *ids], []
+    for start in range(1, len(ids), length):
+        end = min(start + length, len(ids))
+        windows.append((ids[max(0, end - length - 1):start], ids[start:end]))
+    return windows
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-lm]
+def harness_lm(model, tokenizer, seed=0):
+    """Our GPT as a model of lm-evaluation-harness (a subclass of its LM).
+
+    Give it to `lm_eval.simple_evaluate(model=…)`, or to `run_tasks`. The
+    answers are those of the harness's own HFLM over the folder that
+    `to_transformers` writes; where HFLM stops at an assertion, a ValueError
+    says why. seed: for tasks that ask for a temperature. Raises ValueError
+    if tokenizer and model do not belong together. Built in the lab on
+    evaluation.
+    """
+    from lm_eval.api.model import LM
+
+    config, end = model.config, tokenizer.end_of_text
+    if tokenizer.vocab_size != config.vocab_size or end is None:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} ids and the model "
+            f"{config.vocab_size}: they must be of one size, with an "
+            "<|endoftext|>")
+    tiktoken, length = tokenizer.to_tiktoken(), config.context_length
+
+    def encode(text):
+        return tiktoken.encode(text, allowed_special="all")
+
+    class HarnessLM(LM):
+        """The three questions a benchmark may ask."""
+
+        def loglikelihood(self, requests):
+            return continuation_logprobs(model, [
+                encode_pair(encode, *r.args, end) for r in requests])
+
+        def loglikelihood_rolling(self, requests):
+            parts = [rolling_windows(encode(r.args[0]), end, length)
+                     for r in requests]
+            scores = iter(continuation_logprobs(model, sum(parts, [])))
+            return [sum(next(scores)[0] for _ in part) for part in parts]
+
+        def generate_until(self, requests):
+            prompts = [encode(r.args[0]) or [end] for r in requests]
+            wanted = [r.args[1] for r in requests]
+            return _harness_answers(model, tokenizer, prompts, wanted, seed)
+
+    return HarnessLM()
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-options]
+def _generation_options(wanted):
+    """(stop texts, new tokens, options of `sample`) of a task's kwargs."""
+    wanted = dict(wanted)
+    until = wanted.pop("until", None) or []
+    names = ("max_gen_toks", "max_new_tokens", "max_tokens",
+             "max_completion_tokens")  # the first that is there counts
+    counts = [wanted.pop(name, None) for name in names]
+    count = next((n for n in counts if n is not None), 256)
+    sampling = {name: wanted.pop(name) for name in
+                ("temperature", "top_k", "top_p") if name in wanted}
+    sampling["temperature"] = float(sampling.get("temperature", 0.0))
+    if wanted.pop("do_sample", None) is False:
+        sampling["temperature"] = 0.0
+    if wanted:
+        raise ValueError(f"unknown options for a generation: {sorted(wanted)}")
+    return [until] if isinstance(until, str) else until, int(count), sampling
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-generate]
+def _harness_answers(model, tokenizer, prompts, options, seed):
+    """What the model says after each prompt, with each one's options."""
+    groups, found = {}, [None] * len(prompts)
+    for i, wanted in enumerate(options):
+        groups.setdefault(json.dumps(wanted, sort_keys=True), []).append(i)
+    special = set(tokenizer.special_tokens.values())
+    device = next(model.parameters()).device
+    for wanted, some in groups.items():
+        until, count, sampling = _generation_options(json.loads(wanted))
+        room = model.config.context_length - count
+        if room < 1:
+            raise ValueError(
+                f"{count} new tokens leave no room for a prompt in a context "
+                f"of {model.config.context_length}: set max_gen_toks lower")
+        draw = torch.Generator(device).manual_seed(seed)
+        said = generate_batch(model, [prompts[i][-room:] for i in some], count,
+                              (tokenizer.end_of_text,), generator=draw,
+                              **sampling)
+        for i, ids in zip(some, said):
+            text = tokenizer.decode([t for t in ids if t not in special])
+            found[i] = min((text.split(s)[0] for s in until if s), key=len,
+                           default=text)
+    return found
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-tasks]
+def local_task(name, rows, description=""):
+    """A task of lm-evaluation-harness from rows at hand; fetches nothing.
+
+    rows: dicts with context, choices (a list of str) and gold (the index
+    of the right one), scored by acc and acc_norm; or with context and
+    continuation, by acc and perplexity. A space is put between context and
+    what follows. description: a text before each context. Raises
+    ValueError without rows. Built in the lab on evaluation.
+    """
+    if not rows:
+        raise ValueError(f"the task {name} has no rows")
+    from datasets import Dataset
+    from lm_eval.api.task import ConfigurableTask
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    config = {"task": name, "test_split": "test", "doc_to_text": "context",
+              "custom_dataset": lambda: {"test": Dataset.from_list(rows)},
+              "description": description}
+    if "choices" in rows[0]:
+        config |= {"output_type": "multiple_choice",
+                   "doc_to_choice": "choices", "doc_to_target": "gold"}
+    else:
+        config |= {"output_type": "loglikelihood",
+                   "doc_to_target": lambda row: " " + row["continuation"]}
+    return ConfigurableTask(config=config)
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-run]
+def run_tasks(lm, tasks):
+    """Ask a model of the harness the given tasks: {task: {metric: value}}.
+
+    Beside acc, acc_norm or perplexity each has n, the number of examples,
+    and samples: {metric: array (n,)}, in the order of the rows. Built in
+    the lab on evaluation.
+    """
+    from lm_eval.evaluator import evaluate as ask
+
+    by_name = {task.config.task: task for task in tasks}
+    answers, found = ask(lm, by_name, bootstrap_iters=0), {}
+    for name, rows in answers["samples"].items():
+        rows = sorted(rows, key=lambda row: row["doc_id"])
+        values = {key.partition(",")[0]: value
+                  for key, value in answers["results"][name].items()
+                  if isinstance(value, float)}
+        found[name] = {**values, "n": len(rows), "samples": {
+            m: np.array([row[m] for row in rows]) for m in rows[0]["metrics"]}}
+    return found
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-facts]
+def fact_choices(ask=None, n_choices=4, seed=0, facts=None):
+    """Pocket World's facts as multiple choice: rows for `local_task`.
+
+    ask: a Fact to its context (default: the beginning of a sentence). The
+    wrong choices are right for other subjects of the same relation, drawn
+    by seed. Rows also hold `relation`. Built in the lab on evaluation.
+    """
+    from pocket_world.facts import FACTS, cloze
+
+    draw, pools, rows = random.Random(seed), {}, []
+    facts = FACTS if facts is None else facts
+    for fact in FACTS:
+        pools.setdefault(fact.relation, {})[fact.object] = None
+    for fact in facts:
+        others = [o for o in pools[fact.relation] if o != fact.object]
+        choices = draw.sample(others, min(n_choices - 1, len(others)))
+        gold = draw.randrange(len(choices) + 1)
+        choices.insert(gold, fact.object)
+        rows.append({"context": ask(fact) if ask else cloze(fact)[0],
+                     "choices": choices, "gold": gold,
+                     "relation": fact.relation})
+    return rows
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-bench]
+BENCHMARKS = {  # a file, and which of its fields are what
+    "hellaswag": ("hellaswag_val.jsonl.xz", "ctx", "endings", "label"),
+    "arc_easy": ("arc_easy.jsonl", "query", "choices", "gold"),
+    "piqa": ("piqa.jsonl", "query", "choices", "gold"),
+    "lambada_openai": ("lambada_openai.jsonl.xz", "context", "continuation"),
+}
+
+
+def benchmark_rows(name, folder, limit=None, seed=0):
+    """Rows for `local_task` of a public benchmark, from a local file.
+
+    name: a key of BENCHMARKS; folder: where its file lies; limit: so many,
+    drawn by seed (default: all). Raises ValueError for another name, and
+    FileNotFoundError. Built in the lab on evaluation.
+    """
+    if name not in BENCHMARKS:
+        raise ValueError(f"no benchmark {name!r}: {', '.join(BENCHMARKS)}")
+    file, *fields = BENCHMARKS[name]
+    path = Path(folder) / file
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: {name} is read from it")
+    opened = lzma.open if path.suffix == ".xz" else open
+    with opened(path, "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    if limit is not None and limit < len(rows):
+        rows = random.Random(seed).sample(rows, limit)
+    new = ("context", "choices", "gold")[:len(fields)]
+    if name == "lambada_openai":
+        new = ("context", "continuation")
+    rows = [dict(zip(new, (row[f] for f in fields))) for row in rows]
+    if fields[0] == "query":  # the words that ask for an answer
+        for row in rows:
+            row["context"] = row["context"].removesuffix("\n") + "\nAnswer:"
+    return rows
+
+
+# ch05_pretrain/lab_evaluation.ipynb [ev-cloze]
+CLOZES = {  # kind: its genre, and lines whose (last) word is settled
+    "a sum": ("sums", r"So [\d +-]+ = (\d+)\."),
+    "a sorted list": ("lists", r"(?:: |So )(?:[a-zA-Z' ]+, )+([a-zA-Z' ]+)\.$"),
+    "a verb's -ing form": ("verb_table", r"^\w+, \w+, \w+, (\w+)"),
+    "a sentence changed": ("grammar", r" -> .* (\w+)\.$"),
+    "a riddle": ("riddle", r"[?.] (?:Who [^?]*\?|Say my name\.) (\w+)\.$"),
+    "a translation": ("dialect", r" = .* (\w+)\.$"),
+}
+
+
+def cloze_tasks(rows):
+    """Places in texts of the valley where the next words can be known.
+
+    rows: dicts with text and genre. Returns rows for `local_task`: context
+    (the document up to there), continuation, kind (a key of CLOZES). What
+    comes next follows from the text, or from it and the valley's facts and
+    words; nothing is left to chance. Built in the lab on evaluation.
+    """
+    return [
+        {"context": row["text"][:found.start(1) - 1],
+         "continuation": found[1], "kind": kind}
+        for kind, (genre, line) in CLOZES.items()
+        for row in rows if row["genre"] == genre
+        for found in re.finditer(line, row["text"], re.M)]
+
+
+# ch05_pretrain/lab_memory.ipynb [meter]
+class LiveMemory(TorchDispatchMode):
+    """Counts the bytes of all tensors made inside it that are still alive.
+
+    *known: models or tensors that were there before, and do not count.
+    now, peak: bytes; course: `now` after each operation. Built in the lab
+    on memory.
+    """
+
+    def __init__(self, *known):
+        super().__init__()
+        self.now = self.peak = 0
+        self.course, self.alive = [], set()
+        for one in known:
+            for tensor in getattr(one, "parameters", lambda: [one])():
+                self.alive.add(tensor.untyped_storage()._cdata)
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        out = operation(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self._born(leaf.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        self.course.append(self.now)
+        return out
+
+    def _born(self, storage):
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self.alive:
+            self.alive.add(key)
+            self.now += size
+            weakref.finalize(storage, self._gone, key, size)
+
+    def _gone(self, key, size):
+        self.alive.discard(key)
+        self.now -= size
+
+
+# ch05_pretrain/lab_parallelism.ipynb [check]
+def _refusals(plan, shape, config, world):
+    """Pairs (what would not work, the sentence that says so)."""
+    tensor, stages = plan.tensor_parallel, plan.pipeline_parallel
+    sizes = [f"{name.replace('_', '-')} {n}" for name, n in
+             asdict(plan).items()]
+    yield min(asdict(plan).values()) < 1, (
+        f"{' × '.join(sizes)}: each must be at least 1")
+    yield plan.world != world, (
+        f"{' × '.join(sizes)} makes {plan.world} processes, and there are "
+        f"{world}: give torchrun --nproc-per-node {plan.world}")
+    for name in ("n_head", "n_kv_head", "d_ff", "context_length", "context"):
+        n = getattr(shape, name, None) or config.context or tensor
+        yield n % tensor, (f"{name} {n} does not divide among {tensor} "
+                           "processes: choose another --tensor-parallel")
+    yield tensor > 1 and shape.norm_position == "post", (
+        "tensor parallelism is written for norms before the layers "
+        "(norm_position 'pre')")
+    yield stages > shape.n_layer, (
+        f"{shape.n_layer} layers are too few for {stages} stages: choose a "
+        "smaller --pipeline-parallel")
+    yield shape.n_layer % stages, (
+        f"{shape.n_layer} layers do not divide into {stages} equal stages: "
+        "choose another --pipeline-parallel")
+    yield stages > 1 and config.batch_size % (
+        plan.shares * config.accumulation), (
+        f"{config.batch_size} rows do not divide among {plan.shares} shares "
+        f"× {config.accumulation} micro-batches: change --accumulation")
+    yield shape.dropout > 0, (
+        "a model in shards is trained without dropout (set it to 0): its "
+        "processes would draw different masks")
+
+
+# ch05_pretrain/lab_parallelism.ipynb [plan]
+@dataclass
+class Plan:
+    """How one run is spread over processes, and who holds what.
+
+    The product of the four is the number of processes. data_parallel:
+    copies, each reading its own rows; fsdp: processes that share one copy's
+    weights, gradients and optimiser states among them, and read their own
+    rows too; tensor_parallel: processes that each compute some heads and
+    some columns of every layer; pipeline_parallel: stages of whole layers.
+    A plan is called with a model and a TrainConfig, on every process, and
+    returns a `SpreadGPT`. Built in the lab on parallelism.
+    """
+
+    data_parallel: int = 1
+    fsdp: int = 1
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+
+    @property
+    def world(self):
+        """Processes in all."""
+        return self.shares * self.tensor_parallel * self.pipeline_parallel
+
+    @property
+    def shares(self):
+        """Among how many the rows of a batch are dealt out."""
+        return self.data_parallel * self.fsdp
+
+    def check(self, shape, config, world):
+        """ValueError, in one sentence, if it does not fit what is there.
+
+        shape: ModelConfig; config: TrainConfig; world: processes.
+        """
+        for bad, sentence in _refusals(self, shape, config, world):
+            if bad:
+                raise ValueError(sentence)
+
+    def __call__(self, model, config):
+        """The model, spread; every process has built the same one."""
+        self.check(model.config, config, workers()[1])
+        return SpreadGPT(model, self, config)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [mesh]
+def _mesh(plan, device):
+    """The processes as an array: pipeline × data × fsdp × tensor.
+
+    Neighbours along the last axis talk most, and torchrun puts neighbours
+    on one machine.
+    """
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+
+    if not dist.is_initialized():  # one process, which has nobody to join
+        dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
+    return init_device_mesh(
+        device.type, (plan.pipeline_parallel, plan.data_parallel, plan.fsdp,
+                      plan.tensor_parallel),
+        mesh_dim_names=("pipeline", "data", "fsdp", "tensor"))
+
+
+# ch05_pretrain/lab_parallelism.ipynb [shard]
+def shard(model, mesh):
+    """FSDP2: every parameter cut along its rows over mesh axis "fsdp".
+
+    Each layer is gathered before it is computed, forward and backward, and
+    let go after it; gradients are summed over all processes and each keeps
+    its rows. Over mesh axis "data" whole copies of that are kept equal.
+    mesh: a DeviceMesh with these two axes. Source: Zhao et al. 2023. Built
+    in the lab on parallelism.
+    """
+    from torch.distributed.fsdp import fully_shard
+
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module")  # of views
+    for block in _blocks(model):
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def _blocks(model):
+    blocks = model.blocks
+    return list(blocks.values() if hasattr(blocks, "values") else blocks)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [tensor]
+def _layer_plan(activation):
+    """Which matrix of a layer is cut which way, for `parallelize_module`."""
+    from torch.distributed.tensor import Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel, RowwiseParallel)
+
+    first = [f"attention.{p}_proj" for p in "qkv"] + ["feed_forward.up_proj"]
+    if activation == "swiglu":
+        first.append("feed_forward.gate_proj")
+    second = ["attention.o_proj", "feed_forward.down_proj"]
+    return ({name: ColwiseParallel() for name in first}
+            | {name: RowwiseParallel(output_layouts=Shard(1))
+               for name in second})
+
+
+# ch05_pretrain/lab_parallelism.ipynb [tensor-2]
+def tensor_parallel(model, mesh):
+    """Megatron's cut: heads and columns dealt out over a 1-D mesh.
+
+    The first matrices of each layer are cut by output, the second ones by
+    input; between layers the stream is cut along time, where the norms
+    work (sequence parallelism). The tables are cut along the vocabulary.
+    Sources: Shoeybi et al. 2019; Korthikanti et al. 2023. Built in the lab
+    on parallelism.
+    """
+    from torch.distributed.tensor import Replicate, Shard
+    from torch.distributed.tensor.parallel import (
+        ColwiseParallel, PrepareModuleOutput, RowwiseParallel,
+        SequenceParallel, parallelize_module)
+
+    gather = PrepareModuleOutput(
+        output_layouts=Shard(1), desired_output_layouts=Replicate(),
+        use_local_output=False)  # so that q, k and v share one gradient
+    for block in _blocks(model):
+        parallelize_module(block, mesh, _layer_plan(model.config.activation))
+        for name in ("attention_norm", "feed_forward_norm"):
+            parallelize_module(block, mesh, {name: SequenceParallel()})
+            parallelize_module(block, mesh, {name: gather})
+    split = PrepareModuleOutput(output_layouts=Replicate(),
+                                desired_output_layouts=Shard(1))
+    ends = {"token_embedding": RowwiseParallel(input_layouts=Replicate()),
+            "drop": split, "norm": SequenceParallel(),
+            "head": ColwiseParallel(input_layouts=Shard(1),
+                                    output_layouts=Shard(-1),
+                                    use_local_output=False)}
+    parallelize_module(model, mesh, {
+        name: how for name, how in ends.items() if hasattr(model, name)})
+    if model.config.tie_embeddings and hasattr(model, "head"):
+        model.head.weight = model.token_embedding.weight
+    return model
+
+
+# ch05_pretrain/lab_parallelism.ipynb [stage]
+class Stage(torch.nn.Module):
+    """Some layers of a GPT, under the names they have in the whole.
+
+    The first stage takes ids (B, T), the others the stream (B, T, C); the
+    last gives logits. With tied tables the first and the last both keep
+    the one table. Built in the lab on parallelism.
+    """
+
+    checkpointing = False  # as in a GPT
+
+    def __init__(self, model, stage, stages, precision="float32"):
+        super().__init__()
+        self.config, self.precision = model.config, precision
+        self.first, self.last = stage == 0, stage == stages - 1
+        each = len(model.blocks) // stages
+        self.blocks = torch.nn.ModuleDict({
+            str(i): model.blocks[i]
+            for i in range(stage * each, (stage + 1) * each)})
+        tied = model.config.tie_embeddings and (self.first or self.last)
+        if self.first or tied:
+            self.token_embedding = model.token_embedding
+        if self.last or tied:  # so that both ends know it as a head
+            self.head = model.head
+        if self.first:
+            self.position_embedding = model.position_embedding
+            self.drop = model.drop
+        if self.last:
+            self.norm = model.norm
+
+    def forward(self, x):
+        """ids (B, T) or the stream (B, T, C) to the stream or logits."""
+        with mixed_precision(x.device, self.precision):
+            if self.first:
+                x, _, _ = GPT._embed(self, x, None, None)
+            for block in self.blocks.values():
+                x = (checkpoint(block, x, use_reentrant=False)
+                     if self.checkpointing and self.training else block(x))
+            return GPT.logits(self, self.norm(x)) if self.last else x
+
+
+# ch05_pretrain/lab_parallelism.ipynb [loss]
+def _local(tensor):
+    """What this process holds of a tensor, sharded or not."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def _full(tensor):
+    """The whole of a tensor, sharded or not; all its processes call this."""
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor")
+            else tensor)
+
+
+def _sum_of_losses(logits, targets):
+    """In nats, over the targets (B, T) that are not −100."""
+    if any(place.is_replicate() for place in getattr(logits, "placements", ())):
+        logits = _full(logits)  # a padded vocabulary is cut on all processes
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(),
+                           reduction="sum")
+
+
+# ch05_pretrain/lab_parallelism.ipynb [pieces]
+def _cut_vocabulary(plan):
+    """A context in which the loss reads logits cut along the vocabulary."""
+    if plan.tensor_parallel == 1:
+        return contextlib.nullcontext()
+    from torch.distributed.tensor.parallel import loss_parallel
+
+    return loss_parallel()
+
+
+def _pieces_loss(spread, x, y, config, weight):
+    """Forward and backward, piece by piece: the weighted sum, a float."""
+    loss, last = 0.0, config.accumulation - 1
+    for i, (xs, ys) in enumerate(zip(x.chunk(last + 1), y.chunk(last + 1))):
+        if spread.shares > 1:  # gradients are sent with the last piece
+            spread.model.set_requires_gradient_sync(i == last)
+        with _cut_vocabulary(spread.plan):
+            with mixed_precision(x.device, config.precision):
+                if spread.plan.tensor_parallel > 1:
+                    piece = _sum_of_losses(spread.model(xs)[0], ys)
+                else:
+                    mean = spread.model(xs, ys)[1]
+                    piece = mean * (ys != -100).sum().item()
+            piece = piece * weight
+            piece.backward()
+        loss += _full(piece.detach()).item()
+    return loss
+
+
+# ch05_pretrain/lab_parallelism.ipynb [pipeline]
+def _schedule(spread, pieces):
+    """Who works on which micro-batch when: PyTorch's 1F1B, or GPipe's."""
+    from torch.distributed.pipelining import (
+        PipelineStage, Schedule1F1B, ScheduleGPipe)
+
+    stages, at = spread.plan.pipeline_parallel, spread.at["pipeline"]
+    stage = PipelineStage(spread.model, at, stages, spread.device,
+                          group=spread.group("pipeline"))
+    kind = Schedule1F1B if pieces >= stages else ScheduleGPipe
+    return kind(stage, pieces, scale_grads=False, loss_fn=lambda logits, y:
+                _sum_of_losses(logits, y) * spread.weight)
+
+
+def _pipeline_loss(spread, x, y, config, weight):
+    """The same through a pipeline; the last stage has the loss, others 0."""
+    if spread.schedule is None:
+        spread.schedule = _schedule(spread, config.accumulation)
+    spread.weight, losses = weight, []
+    last = spread.at["pipeline"] == spread.plan.pipeline_parallel - 1
+    with _cut_vocabulary(spread.plan):
+        if spread.at["pipeline"] == 0:
+            spread.schedule.step(x)
+        elif last:
+            spread.schedule.step(target=y, losses=losses)
+        else:
+            spread.schedule.step()
+    return sum(_full(loss.detach()).item() for loss in losses)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [through]
+def _through_the_stages(spread, x):
+    """A forward pass alone, stage by stage; the logits, told to all."""
+    import torch.distributed as dist
+
+    group, at = spread.group("pipeline"), spread.at["pipeline"]
+    stages, shape = spread.plan.pipeline_parallel, spread.config
+    like, (B, T) = dict(device=x.device, dtype=spread.dtype), x.shape
+    if at:
+        x = torch.empty(B, T // spread.plan.tensor_parallel, shape.d_model,
+                        **like)
+        dist.recv(x, dist.get_global_rank(group, at - 1), group)
+    x = _full(spread.model(x)).to(spread.dtype).contiguous()
+    if at < stages - 1:
+        dist.send(x, dist.get_global_rank(group, at + 1), group)
+        x = torch.empty(B, T, shape.vocab_size, **like)
+    dist.broadcast(x, dist.get_global_rank(group, stages - 1), group)
+    return x
+
+
+# ch05_pretrain/lab_parallelism.ipynb [gradients]
+def _finish_gradients(spread):
+    """Add up what several processes found for weights that all hold."""
+    import torch.distributed as dist
+
+    for name, p in spread.model.named_parameters():
+        if getattr(p.grad, "placements", ()) != getattr(p, "placements", ()):
+            p.grad = p.grad.redistribute(placements=p.placements)
+        if (spread.plan.tensor_parallel > 1
+                and name.endswith(("q_norm.weight", "k_norm.weight"))):
+            # each process saw its own heads only
+            dist.all_reduce(_local(p.grad), group=spread.group("tensor"))
+        if spread.ends and name == "token_embedding.weight":
+            dist.all_reduce(_local(p.grad), group=spread.ends)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [length]
+def _gradient_length(spread):
+    """The length of the gradient over all that is held anywhere.
+
+    Every process adds up the squares of its part, divided by the number of
+    processes that hold the same part, and one sum goes round.
+    """
+    import torch.distributed as dist
+
+    total = torch.zeros((), dtype=torch.float64, device=spread.device)
+    here = spread.mesh.size() // spread.plan.pipeline_parallel
+    for name, p in spread.model.named_parameters():
+        if spread.at["pipeline"] and name == "token_embedding.weight":
+            continue  # the first stage counts the tied table
+        parts = math.prod(
+            p.device_mesh.size(axis)
+            for axis, place in enumerate(getattr(p, "placements", ()))
+            if not place.is_replicate())
+        total += _local(p.grad).double().square().sum() * parts / here
+    dist.all_reduce(total)
+    return total.sqrt().item()
+
+
+# ch05_pretrain/lab_parallelism.ipynb [muon]
+def spread_newton_schulz(matrices, steps=5, dtype=torch.bfloat16):
+    """`newton_schulz` for a stack of matrices that lie in shards.
+
+    matrices: (N, M, K). Every process holds a part of each matrix; dealt
+    out anew, it holds some matrices whole, orthogonalises those, and the
+    parts go back to where they came from. Built in the lab on parallelism.
+    """
+    if not hasattr(matrices, "placements"):
+        return newton_schulz(matrices, steps, dtype)
+    from torch.distributed.tensor import DTensor, Shard
+
+    mesh, places = matrices.device_mesh, matrices.placements
+    whole = matrices.redistribute(placements=[Shard(0)] * mesh.ndim)
+    done = newton_schulz(whole.to_local(), steps, dtype)
+    return DTensor.from_local(
+        done, mesh, whole.placements, run_check=False, shape=matrices.shape,
+        stride=matrices.stride()).redistribute(placements=places)
+
+
+class SpreadMuon(Muon):
+    """Muon for matrices in shards: each process does its share of them.
+
+    The same updates as Muon's. Built in the lab on parallelism.
+    """
+
+    orthogonal = staticmethod(spread_newton_schulz)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [optimizers]
+def _spread_optimizers(spread, config):
+    """Those of `make_optimizers`, by groups that lie in the same way."""
+    result = []
+    for optimizer in make_optimizers(spread.model, config):
+        groups = []
+        for group in optimizer.param_groups:
+            alike = {}
+            for p in group["params"]:
+                lies = (getattr(p, "device_mesh", None),
+                        getattr(p, "placements", None))
+                alike.setdefault(lies, []).append(p)
+            groups += [{**group, "params": part} for part in alike.values()]
+        kind = (SpreadMuon if isinstance(optimizer, Muon)
+                else type(optimizer))
+        result.append(kind(groups))
+    return result
+
+
+# ch05_pretrain/lab_parallelism.ipynb [checkpoint]
+def _named_state(spread, optimizers):
+    """All this process holds of a run: weights and optimiser, by name."""
+    names = {p: name for name, p in spread.model.named_parameters()}
+    state = {f"model.{name}": p.detach() for p, name in names.items()}
+    for o, optimizer in enumerate(optimizers):
+        for p, values in optimizer.state.items():
+            for key, value in values.items():
+                state[f"optimizer.{o}.{names[p]}.{key}"] = torch.as_tensor(
+                    value)
+    return state
+
+
+# ch05_pretrain/lab_parallelism.ipynb [save]
+def _save_shards(spread, place, optimizers, state):
+    """Write a checkpoint, each process its part; whole or not at all."""
+    import torch.distributed as dist
+    import torch.distributed.checkpoint as dcp
+
+    rank, world = workers()
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")
+    with contextlib.ExitStack() as stack:
+        part = [str(stack.enter_context(atomic_folder(place)))
+                if rank == 0 else None]
+        if world > 1:
+            dist.broadcast_object_list(part)
+        dcp.save(_named_state(spread, optimizers),
+                 storage_writer=_storage("Writer", part[0]),
+                 no_dist=world == 1)
+        if rank == 0:
+            folder = Path(part[0])
+            sums = {f.name: sha256_file(f) for f in sorted(folder.iterdir())}
+            write_json(folder / "checkpoint.json", {**state, "sha256": sums})
+    if world > 1:
+        dist.barrier()
+    return place
+
+
+# ch05_pretrain/lab_parallelism.ipynb [load]
+def _load_shards(spread, folder, optimizers):
+    """Read what this process needs, however many wrote it."""
+    import torch.distributed.checkpoint as dcp
+
+    warnings.filterwarnings("ignore", "torch.distributed is disabled")
+    reader = _storage("Reader", str(folder))
+    names = {name: p for name, p in spread.model.named_parameters()}
+    known = reader.read_metadata().state_dict_metadata
+    _same_weights(spread, folder, known)
+    for key in known if optimizers else ():
+        kind, o, *rest = key.split(".")
+        p = names.get(".".join(rest[:-1]))
+        if kind == "optimizer" and p is not None:
+            like = (torch.zeros_like(p) if known[key].size == p.shape
+                    else torch.zeros(known[key].size))
+            optimizers[int(o)].state[p][rest[-1]] = like
+    dcp.load(_named_state(spread, optimizers), storage_reader=reader,
+             no_dist=workers()[1] == 1)
+
+
+def _storage(kind, folder):
+    """DCP's "Writer" or "Reader" of safetensors files, one a process."""
+    import torch.distributed.checkpoint as dcp
+
+    if hasattr(dcp, "HuggingFaceStorageWriter"):
+        options = {"save_distributed": True} if kind == "Writer" else {}
+        return getattr(dcp, f"HuggingFaceStorage{kind}")(folder, **options)
+    return getattr(dcp, f"FileSystem{kind}")(folder)  # before PyTorch 2.8
+
+
+def _same_weights(spread, folder, known):
+    """ValueError if a checkpoint is not of this model."""
+    for name, p in spread.model.named_parameters():
+        size = getattr(known.get(f"model.{name}"), "size", None)
+        if size != p.shape:
+            raise ValueError(f"{folder} holds another model than the one "
+                             f"given: {name} is {tuple(p.shape)} here and "
+                             f"{size and tuple(size)} there")
+
+
+# ch05_pretrain/lab_parallelism.ipynb [gather]
+def _gather(spread):
+    """The whole model on the first process's CPU; None on the others."""
+    import torch.distributed as dist
+
+    with torch.device("meta"):
+        names = {name: p.shape for name, p in
+                 GPT(spread.config).named_parameters()}
+    whole = GPT(spread.config) if workers()[0] == 0 else None
+    target = dict(whole.named_parameters()) if whole else {}
+    own = dict(spread.model.named_parameters())
+    if spread.at["pipeline"]:
+        own.pop("token_embedding.weight", None)
+    for name, shape in names.items():
+        full = (_full(own[name].detach()) if name in own else
+                torch.zeros(shape, dtype=spread.dtype, device=spread.device))
+        if spread.plan.pipeline_parallel > 1:  # one stage has it, others 0
+            dist.all_reduce(full, group=spread.group("pipeline"))
+        if whole:
+            target[name].data = full.cpu()
+    return whole
+
+
+# ch05_pretrain/lab_parallelism.ipynb [spread]
+def _end_stages(mesh, config, at):
+    """The group of the first and last stage that hold a tied table."""
+    import torch.distributed as dist
+
+    if not config.tie_embeddings:
+        return None
+    mine = None
+    for pair in mesh.mesh[[0, -1]].flatten(1).T.tolist():
+        group = dist.new_group(pair)
+        if dist.get_rank() in pair:
+            mine = group
+    return mine
+
+
+class _Layout(torch.nn.Module):
+    """Who this process is, and its part of the model."""
+
+    def __init__(self, model, plan, config):
+        super().__init__()
+        p = next(model.parameters())
+        self.device, self.dtype, self.config = p.device, p.dtype, model.config
+        self.plan, self.shares = plan, plan.shares
+        self.mesh = mesh = _mesh(plan, p.device)
+        self.at = {name: mesh.get_local_rank(name)
+                   for name in mesh.mesh_dim_names}
+        self.share = self.at["data"] * plan.fsdp + self.at["fsdp"]
+        self.schedule = self.ends = None
+        if plan.pipeline_parallel > 1:
+            self.ends = _end_stages(mesh, model.config, self.at["pipeline"])
+            model = Stage(model, self.at["pipeline"], plan.pipeline_parallel,
+                          config.precision)
+        model.checkpointing = config.checkpoint_activations
+        model.loss_rows = config.loss_rows
+        if plan.tensor_parallel > 1:
+            tensor_parallel(model, mesh["tensor"])
+        axes = ("data", "fsdp") if plan.data_parallel > 1 else ("fsdp",)
+        self.model = shard(model, mesh[axes]) if plan.shares > 1 else model
+
+    def group(self, axis):
+        """The processes that differ from this one along one axis alone."""
+        return self.mesh.get_group(axis)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [spread-gpt]
+class SpreadGPT(_Layout):
+    """A GPT that lies on several processes and knows how to be trained so.
+
+    model: the whole GPT, the same on every process (what belongs elsewhere
+    is let go); plan: Plan; config: TrainConfig. Called with ids (B, T) by
+    all processes at once, it gives (logits, None) to each, so `evaluate`
+    works as ever. What `train` does in another way for it are the methods
+    below. Built in the lab on parallelism.
+    """
+
+    def forward(self, ids):
+        """ids (B, T) to (logits (B, T, V), None), on every process."""
+        T = ids.shape[1]  # made divisible, since time is cut as well
+        ids = F.pad(ids, (0, -T % self.plan.tensor_parallel))
+        logits = (_through_the_stages(self, ids)
+                  if self.plan.pipeline_parallel > 1
+                  else _full(self.model(ids)[0]))
+        if self.shares > 1:  # no backward pass comes that would let go of it
+            self.model.reshard()
+        return logits[:, :T], None
+
+    def batch_loss(self, x, y, config):
+        """Chapter 5's `batch_loss`: the mean over the whole batch."""
+        import torch.distributed as dist
+
+        total = (y != -100).sum().item()
+        x, y = (z[self.share::self.shares].to(self.device) for z in (x, y))
+        how = (_pipeline_loss if self.plan.pipeline_parallel > 1
+               else _pieces_loss)
+        loss = torch.tensor(how(self, x, y, config, self.shares / total),
+                            dtype=torch.float64, device=self.device)
+        _finish_gradients(self)
+        if self.mesh.size() > 1:
+            dist.all_reduce(loss)
+        return loss.item() / (self.plan.tensor_parallel * self.shares)
+
+    def clip_grad_norm_(self, limit):
+        """Cut the gradient to `limit`; its length before that, a float."""
+        norm = _gradient_length(self)
+        if norm > limit:
+            for p in self.model.parameters():
+                _local(p.grad).mul_(limit / (norm + 1e-6))
+        return norm
+
+    def make_optimizers(self, config):
+        """Chapter 5's optimisers, for parameters in shards."""
+        return _spread_optimizers(self, config)
+
+    def save_checkpoint(self, place, optimizers, state):
+        """Write the folder `place`, each process its part; returns it."""
+        return _save_shards(self, place, optimizers, state)
+
+    def load_checkpoint(self, folder, optimizers):
+        """Read a folder that any number of processes wrote."""
+        _load_shards(self, folder, optimizers)
+
+    def gather(self):
+        """The whole GPT on the first process, None on the others."""
+        return _gather(self)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [launch]
+_CHILD = """import json, sys, llm_utils
+name, arguments, place = sys.argv[1:]
+device = llm_utils.start_workers()
+found = getattr(llm_utils, name)(**json.loads(arguments))
+llm_utils.write_json(f"{place}/{llm_utils.workers()[0]}.json", found)
+llm_utils.stop_workers()
+"""
+
+
+def _free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def launch(world, name, timeout=120, **arguments):
+    """Call one of llm_utils's functions on `world` new processes.
+
+    They find each other on this machine alone. arguments and what the
+    function returns: JSON values. Returns a list, one result a process.
+    Raises RuntimeError with the last lines of a process that failed, or
+    TimeoutError after `timeout` seconds; none is left running. Built in
+    the lab on parallelism.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        common = {**os.environ, "WORLD_SIZE": str(world),
+                  "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1",
+                  "MASTER_PORT": str(_free_port())}
+        order = [sys.executable, "-c", _CHILD, name, json.dumps(arguments),
+                 place]
+        with contextlib.ExitStack() as stack:
+            logs = [stack.enter_context(open(f"{place}/{rank}.log", "w+"))
+                    for rank in range(world)]
+            children = [subprocess.Popen(
+                order, stderr=log, env={**common, "RANK": str(rank),
+                                        "LOCAL_RANK": str(rank)})
+                for rank, log in enumerate(logs)]
+            _wait(children, logs, time.monotonic() + timeout)
+        return [read_json(f"{place}/{rank}.json") for rank in range(world)]
+
+
+# ch05_pretrain/lab_parallelism.ipynb [wait]
+def _wait(children, logs, end):
+    """Until all are done; if one fails or time is up, none goes on."""
+    try:
+        while any(child.poll() is None for child in children):
+            if any(child.poll() for child in children):
+                time.sleep(0.5)  # the others' last words
+                break
+            if time.monotonic() > end:
+                raise TimeoutError(f"{len(children)} processes are not done "
+                                   "in the time they had: they were ended")
+            time.sleep(0.05)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    for child, log in zip(children, logs):
+        if child.returncode > 0:
+            log.seek(0)
+            raise RuntimeError("a process failed:\n" + log.read()[-2000:])
+
+
+# ch05_pretrain/lab_parallelism.ipynb [traffic]
+class Traffic(TorchDispatchMode):
+    """Counts what this process receives: bytes by kind of message.
+
+    world: processes in each group. A ring is assumed, as NCCL has it: of n
+    processes each receives (n − 1)/n of what an all-gather gives or a
+    reduce-scatter takes, and twice that share for an all-reduce. Built in
+    the lab on parallelism.
+    """
+
+    KINDS = (("allgather", "all-gather", 0), ("all_gather", "all-gather", 1),
+             ("reduce_scatter", "reduce-scatter", 2),
+             ("allreduce", "all-reduce", 2), ("all_reduce", "all-reduce", 2),
+             ("recv", "receive", 2))
+
+    def __init__(self, world):
+        super().__init__()
+        self.world, self.bytes = world, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Run `func`, and count it if it is a message."""
+        out = func(*args, **(kwargs or {}))
+        if func.namespace in ("c10d", "_c10d_functional"):
+            for word, kind, _ in self.KINDS:
+                if word in func.__name__:
+                    self._count(kind, _nbytes(args), _nbytes(out))
+                    break
+        return out
+
+    def _count(self, kind, given, got):
+        share = (self.world - 1) / self.world
+        size = {"all-gather": max(given, got), "reduce-scatter": given,
+                "all-reduce": 2 * given, "receive": given / share}[kind]
+        self.bytes[kind] = self.bytes.get(kind, 0) + size * share
+
+
+def _nbytes(tree):
+    """Bytes of the largest tensor in nested lists and tuples."""
+    if isinstance(tree, torch.Tensor):
+        return tree.nbytes
+    if isinstance(tree, (list, tuple)):
+        return max(map(_nbytes, tree), default=0)
+    return 0
+
+
+# ch05_pretrain/lab_parallelism.ipynb [try]
+def try_plans(trials, shape, steps=3):
+    """Train a small model by each plan, and tell what this process held.
+
+    trials: dicts of a plan's sizes and, under "rows", of a batch's rows;
+    shape: fields of a ModelConfig. For `launch`: all processes call it.
+    Returns a dict for each trial: losses, bytes (held in weights, gradients
+    and AdamW's means), traffic (received in a step, by kind), share (of each
+    parameter, by name). Built in the lab on parallelism.
+    """
+    shape, results = ModelConfig(**shape), []
+    for trial in trials:
+        sizes = {k: n for k, n in trial.items() if k != "rows"}
+        config = TrainConfig(batch_size=trial["rows"], optimizer="adamw",
+                             accumulation=sizes.get("pipeline_parallel", 1),
+                             precision="float32", warmup_steps=0)
+        spread = Plan(**sizes)(GPT(shape), config).train()
+        results.append(_try_plan(spread, config, steps))
+    return results
+
+
+def _try_plan(spread, config, steps):
+    draw, losses = torch.Generator().manual_seed(0), []
+    optimizers = spread.make_optimizers(config)
+    whole = {name: p.numel() for name, p in GPT(spread.config)
+             .named_parameters()}
+    for step in range(steps):
+        ids = torch.randint(spread.config.vocab_size, generator=draw, size=(
+            config.batch_size, spread.config.context_length + 1))
+        with Traffic(workers()[1]) as traffic:
+            losses.append(spread.batch_loss(ids[:, :-1], ids[:, 1:], config))
+        params = dict(spread.model.named_parameters())
+        held = sum(_local(p.grad).nbytes for p in params.values())
+        optimizer_step(spread, optimizers, step, config)
+    held += sum(_local(t).nbytes for t in
+                _named_state(spread, optimizers).values() if t.ndim)
+    return {"losses": losses, "bytes": held, "traffic": traffic.bytes,
+            "share": {name: _local(p).numel() / whole[name]
+                      for name, p in params.items()}}

@@ -7,15 +7,29 @@
         --data HuggingFaceFW/fineweb-edu --tokenizer FOLDER_OF_GPT2 \\
         --max-minutes 55
 
+    torchrun --nproc-per-node 8 ch05_pretrain/train.py --preset gpt2-124m \\
+        --data FOLDER --tokenizer GPT2 --fsdp 4 --tensor-parallel 2
+
 After `--max-minutes` it stops with a checkpoint, and the same command goes on
-from there. All it does is in `llm_utils.pretrain`, built in chapter 5.
+from there; a run in shards may go on with other numbers, on as many processes
+as they make. All it does is in `llm_utils.pretrain`, built in chapter 5, and
+in `llm_utils.Plan`, built in the lab on parallelism.
 """
 
 import argparse
 import dataclasses
+import os
+import signal
 import sys
 
 import llm_utils
+
+HELP = {
+    "data_parallel": "copies of the model (or of its shards)",
+    "fsdp": "processes that share one copy's weights, gradients and means",
+    "tensor_parallel": "processes that compute each layer together",
+    "pipeline_parallel": "stages of whole layers",
+}
 
 
 def arguments():
@@ -45,6 +59,19 @@ def arguments():
     parser.add_argument(
         "--fresh", action="store_true", help="begin anew: forget the old run"
     )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="write event files beside the log",
+    )
+    spread = parser.add_argument_group(
+        "processes: their product is what torchrun starts (without any of "
+        "these: a copy on each)"
+    )
+    for field in dataclasses.fields(llm_utils.Plan):
+        flag = f"--{field.name.replace('_', '-')}"
+        spread.add_argument(flag, type=int, metavar="N", help=HELP[field.name])
     recipe = parser.add_argument_group("changes to the preset's recipe")
     for field in dataclasses.fields(llm_utils.TrainConfig):
         kind = int if field.name == "context" else field.type
@@ -54,24 +81,57 @@ def arguments():
     return vars(parser.parse_args())
 
 
+def plan(options):
+    """The `Plan` that the flags ask for, or None for a copy on each."""
+    sizes = {name: options.pop(name) for name in HELP}
+    sizes = {name: n for name, n in sizes.items() if n is not None}
+    if not sizes:
+        return None
+    asked = llm_utils.Plan(**sizes)
+    recipe = llm_utils.RECIPES[options["preset"]]
+    changes = {
+        "accumulation": max(1, recipe.accumulation // max(1, asked.shares))
+    }
+    for name in ("batch_size", "accumulation", "context"):
+        changes[name] = options.get(
+            name, changes.get(name, getattr(recipe, name))
+        )
+    asked.check(
+        llm_utils.ModelConfig.preset(options["preset"]),
+        dataclasses.replace(recipe, **changes),
+        int(os.environ.get("WORLD_SIZE", 1)),
+    )
+    return asked if set(sizes) != {"data_parallel"} else None
+
+
 def main():
     options = arguments()
     names = {"preset", "data", "out", "tokenizer"}
-    given = {k: v for k, v in options.items() if k not in names and v is not None}
     try:
+        spread = plan(options)
+        given = {
+            k: v for k, v in options.items() if k not in names and v is not None
+        }
         history = llm_utils.pretrain(
             options["preset"],
             options["data"],
             options["out"],
             options["tokenizer"],
+            spread=spread,
             **given,
         )
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(f"train.py: {error}")
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        first = int(os.environ.get("RANK", 0)) == 0
+        same = isinstance(error, ValueError)  # what all would say alike
+        sys.exit(f"train.py: {error}" if first or not same else 1)
+    except KeyboardInterrupt:  # what was saved has been said
+        sys.exit(128 + signal.SIGINT)
     if llm_utils.workers()[0] == 0:
-        end = {"done": "done", "time": "stopped; run it again to go on"}
+        end = "stopped; run it again to go on"
+        if history.stopped == "done":
+            end = "done"
         print(
-            f"{end[history.stopped]}: {history.steps:,} steps, "
+            f"{end}: {history.steps:,} steps, "
             f"{history.tokens:,} tokens, {history.seconds / 60:.1f} minutes"
         )
     llm_utils.stop_workers()

@@ -1,0 +1,146 @@
+"""A training step: ours, compiled and not, and transformers' GPT-2.
+
+The same model on both sides, GPT-2 as it was in 2019, of two sizes, from the
+same weights and with the same rows: bfloat16 autocast, no dropout, AdamW in
+one fused pass, gradients clipped. Ours goes through chapter 5's own
+functions; the vocabulary is padded to a multiple of 64, as its recipe does.
+Both sides run in one process, in turn, with the book's settings for memory.
+"""
+
+import tempfile
+from functools import partial
+
+import torch
+
+from bench import side_by_side
+from llm_utils import (
+    GPT,
+    ModelConfig,
+    TrainConfig,
+    batch_loss,
+    compiled,
+    count_parameters,
+    flops_per_token,
+    keep_freed_memory,
+    make_optimizers,
+    optimizer_step,
+    peak_flops,
+    to_transformers,
+)
+
+PACKAGES = ("torch", "transformers")
+SIZES = {
+    "pocket": {
+        "shape": dict(
+            n_layer=6,
+            n_head=6,
+            d_model=192,
+            vocab_size=2048,
+            context_length=256,
+        ),
+        "batch": 16,
+        "rounds": 15,
+    },
+    "gpt2": {
+        "shape": dict(
+            n_layer=12,
+            n_head=12,
+            d_model=768,
+            vocab_size=50257,
+            context_length=256,
+        ),
+        "batch": 2,
+        "rounds": 7,
+    },
+}
+SETTINGS = TrainConfig(
+    optimizer="adamw", warmup_steps=0, learning_rate=1e-4, clip_norm=1.0
+)
+
+
+def our_model(shape: dict) -> GPT:
+    """GPT-2 of this shape, with our padding of the vocabulary."""
+    config = ModelConfig.preset("gpt2-124m-classic", pad_vocab_to=64, **shape)
+    return GPT(config).train()
+
+
+def their_model(model: GPT):
+    """The same weights in transformers' GPT-2, without dropout."""
+    from transformers import GPT2LMHeadModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        to_transformers(model, None, folder)
+        return GPT2LMHeadModel.from_pretrained(
+            folder, attn_implementation="sdpa"
+        ).train()
+
+
+def our_step(model, called, optimizers, x, y) -> float:
+    """One step by chapter 5's functions; the loss."""
+    loss = batch_loss(called, x, y, SETTINGS)
+    optimizer_step(model, optimizers, 0, SETTINGS)
+    return loss
+
+
+def their_step(model, optimizer, x, y) -> float:
+    """One step as one writes it by hand; the loss.
+
+    (The shifted rows are handed over as they are: transformers is asked for
+    the logits of x, and for the loss of its own function with y.)
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(x, labels=y, shift_labels=y).loss
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def compare(shape: dict, batch: int, rounds: int, seed: int = 0) -> dict:
+    """Seconds of a step on each side, and their ratios."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randint(
+        shape["vocab_size"],
+        (2, batch, shape["context_length"]),
+        generator=generator,
+    )
+    plain, quick = our_model(shape), our_model(shape)
+    theirs = their_model(plain)
+    adamw = torch.optim.AdamW(
+        theirs.parameters(),
+        lr=SETTINGS.learning_rate,
+        betas=SETTINGS.betas,
+        fused=True,
+    )
+    called = compiled(quick, TrainConfig(compile=True))
+    ways = {
+        "transformers": partial(their_step, theirs, adamw, x, y),
+        "ours": partial(
+            our_step, plain, plain, make_optimizers(plain, SETTINGS), x, y
+        ),
+        "ours_compiled": partial(
+            our_step, quick, called, make_optimizers(quick, SETTINGS), x, y
+        ),
+    }
+    first = {name: [way() for _ in range(2)][0] for name, way in ways.items()}
+    figures = side_by_side(rounds, **ways)
+    work = flops_per_token(plain.config) * x.numel()
+    best = figures["ours_compiled_seconds"]
+    return {
+        "parameters": count_parameters(plain),
+        "tokens": x.numel(),
+        **{f"{name}_first_loss": loss for name, loss in first.items()},
+        **figures,
+        "compiled": called is not quick,
+        "utilisation": work / best / peak_flops("cpu"),
+    }
+
+
+def measure() -> dict:
+    keep_freed_memory()
+    return {
+        "threads": torch.get_num_threads(),
+        "peak_gflops": peak_flops("cpu") / 1e9,
+        **{name: compare(**size) for name, size in SIZES.items()},
+    }
