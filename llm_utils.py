@@ -9588,10 +9588,13 @@ def _wait(children, logs, end):
         for child in children:
             child.kill()
             child.wait()
+    said = []
     for child, log in zip(children, logs):
         if child.returncode > 0:
             log.seek(0)
-            raise RuntimeError("a process failed:\n" + log.read()[-2000:])
+            said.append(log.read()[-2000:])
+    if said:  # whoever fell first may bring the others down
+        raise RuntimeError("a process failed:\n" + "\n".join(said))
 
 
 # ch05_pretrain/lab_parallelism.ipynb [traffic]
