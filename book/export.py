@@ -1,4 +1,4 @@
-"""Collect the `#| export` cells of chapters and labs, in order, into llm_utils.py.
+"""Collect `#| export` cells of chapters and labs, in order, in llm_utils.py.
 
     python book/export.py           write llm_utils.py
     python book/export.py --check   fail if it is not what the notebooks say

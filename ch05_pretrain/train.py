@@ -127,9 +127,8 @@ def main():
     except KeyboardInterrupt:  # what was saved has been said
         sys.exit(128 + signal.SIGINT)
     if llm_utils.workers()[0] == 0:
-        end = "stopped; run it again to go on"
-        if history.stopped == "done":
-            end = "done"
+        done = history.stopped == "done"
+        end = "done" if done else "stopped; run it again to go on"
         print(
             f"{end}: {history.steps:,} steps, "
             f"{history.tokens:,} tokens, {history.seconds / 60:.1f} minutes"
