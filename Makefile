@@ -21,6 +21,7 @@ help:  ## this list
 	@echo "  lab_…      one lab, such as lab_quality"
 	@echo "  bench-data chapters 1 and 2 beside other tools; needs real text"
 	@echo "  bench-train chapters 3 to 5 beside other tools"
+	@echo "  bench-gpu  a training step of GPT-2's size on a GPU"
 
 env: $(READY)  ## the environment, in .venv
 
@@ -72,8 +73,8 @@ bench-%: $(READY)  # figures beside other tools: results/bench-….json
 record: $(READY)  ## write the outputs of the last run into the notebooks
 	@$(PY) book/record.py
 
-chat: $(READY)  ## talk with the model that you trained
-	@$(PY) ch08_inference/serve.py
+chat: $(READY)  ## talk with the model that you trained (MODEL=…: another)
+	@$(PY) ch08_inference/serve.py $(if $(MODEL),--model "$(MODEL)")
 
 clean:  ## remove _build: the next `make book` runs every chapter again
 	rm -rf _build

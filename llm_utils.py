@@ -15,6 +15,7 @@ import glob
 import gzip
 import hashlib
 import heapq
+import importlib.util
 import io
 import itertools
 import json
@@ -216,7 +217,7 @@ __all__ = [
     "make_optimizers",
     "optimizer_step",
     "can_compile",
-    "compiled",
+    "Compiled",
     "workers",
     "batch_loss",
     "save_checkpoint",
@@ -241,6 +242,8 @@ __all__ = [
     "LoRALinear",
     "add_lora",
     "merge_lora",
+    "save_lora",
+    "load_lora",
     "length_batches",
     "collate",
     "finetune",
@@ -287,6 +290,9 @@ __all__ = [
     "QuantizedEmbedding",
     "quantize",
     "model_bytes",
+    "dequantize",
+    "save_quantized",
+    "load_quantized",
     "APIError",
     "parse_messages",
     "parse_params",
@@ -297,6 +303,8 @@ __all__ = [
     "as_events",
     "as_whole",
     "chat_in_terminal",
+    "load_pretrained",
+    "PlainText",
     "export_transformers",
     "gguf_settings",
     "export_gguf",
@@ -3513,7 +3521,7 @@ def rope_frequencies(d_head, theta=10000.0, device=None):
     """Angle in radians by which each pair turns per position: (D/2,).
 
     d_head: width of a head, even; theta: base, the slowest pair turns
-    about 1/theta of a radian a position. Raises ValueError if d_head is
+    theta^(2/D) / theta of a radian a position. Raises ValueError if d_head is
     odd. Source: Su et al. 2021, section 3.2.2. Built in chapter 3.
     """
     if d_head % 2:
@@ -3890,7 +3898,7 @@ _PRESETS = {
                   n_kv_head=1, d_model=96, d_ff=256, tie_embeddings=False),
     "pocket": dict(vocab_size=2048, context_length=512, n_layer=4, n_head=3,
                    n_kv_head=1, d_model=192, d_ff=512, tie_embeddings=False),
-    "gpt2-124m": dict(n_kv_head=4, d_ff=2432, pad_vocab_to=64),
+    "gpt2-124m": dict(n_head=6, d_ff=2048, pad_vocab_to=64),
     "gpt2-124m-classic": dict(
         norm="layernorm", norm_eps=1e-5, activation="gelu_tanh",
         position="learned", bias=True, qk_norm=False),
@@ -4169,6 +4177,12 @@ def initialise(model, generator=None):
 
 
 # ch04_model/model.ipynb [ch04-positions]
+def _angles(at, config):
+    """The table of `rope_table` for positions `at`, shared by all layers."""
+    return rope_table(at, rope_frequencies(
+        config.d_head, config.rope_theta, at.device))
+
+
 def _padding_mask(left_pad, past, T):
     """(B, 1, T, S): who may look at whom when rows begin with padding."""
     mask = causal_mask(T, past + T, left_pad.device)
@@ -4176,6 +4190,21 @@ def _padding_mask(left_pad, past, T):
     real = (key >= left_pad[:, None])[:, None]  # (B, 1, S)
     itself = key == key[past:, None]  # (T, S): a padding id sees itself
     return (mask & (real | itself))[:, None]
+
+
+def _padded_logits(head, x, config):
+    """Logits of states x (..., C), (..., vocab_rows): −∞ beyond the vocabulary.
+
+    A compiler fuses a mask with the loss; to cut the rows off is a copy.
+    """
+    z, cap = head(x), config.logit_softcap
+    if cap is not None:
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        z = cap * torch.tanh(z / cap)
+    if config.vocab_rows > config.vocab_size:
+        at = torch.arange(config.vocab_rows, device=z.device)
+        z = z.masked_fill(at >= config.vocab_size, float("-inf"))
+    return z
 
 
 # ch04_model/model.ipynb [ch04-gpt-code]
@@ -4241,20 +4270,16 @@ class GPT(nn.Module):
                 x.flatten(0, 1), self.head.weight, targets.flatten(),
                 self.loss_rows, self.config.vocab_size,
                 self.config.logit_softcap)
-        logits = self.logits(x)
         if targets is None:
-            return logits, None
-        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
-        return logits, loss
+            return self.logits(x), None
+        z = _padded_logits(self.head, x, self.config)
+        loss = F.cross_entropy(z.flatten(0, 1), targets.flatten())
+        return z[..., :self.config.vocab_size], loss
 
     def logits(self, x):
         """The final states (..., C) to logits (..., V)."""
-        z = self.head(x)[..., :self.config.vocab_size]
-        cap = self.config.logit_softcap
-        if cap is not None:
-            z = z.to(torch.promote_types(z.dtype, torch.float32))
-            z = cap * torch.tanh(z / cap)
-        return z
+        c = self.config
+        return _padded_logits(self.head, x, c)[..., :c.vocab_size]
 
     def _embed(self, ids, cache, left_pad):
         """The first x (B, T, C), the mask and the table of angles."""
@@ -4273,8 +4298,7 @@ class GPT(nn.Module):
         if c.position == "learned":
             x = x + self.position_embedding(at)
         if c.position == "rope":
-            rope = rope_table(at, rope_frequencies(
-                c.d_head, c.rope_theta, ids.device))
+            rope = _angles(at, c)
             if left_pad is not None:
                 rope = [z[:, None] for z in rope]  # the same for all heads
         return self.drop(x), mask, rope
@@ -4302,6 +4326,58 @@ def _slice_loss(x, weight, y, softcap):
     return loss, slope.to(x.dtype)
 
 
+# ch04_model/model.ipynb [ch04-lossrows-kernel]
+@functools.cache
+def _cross_entropy_kernel():
+    """A Triton program: the loss of one position, logits to their slope."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit
+    def kernel(logits, targets, losses, V, width, BLOCK: tl.constexpr):
+        row = tl.program_id(0).to(tl.int64)
+        logits += row * width
+        y = tl.load(targets + row)
+        counts = y != -100
+        there = tl.load(logits + tl.where(counts, y, 0)).to(tl.float32)
+        top, total = float("-inf"), 0.0
+        for first in range(0, width, BLOCK):
+            at = first + tl.arange(0, BLOCK)
+            z = tl.load(logits + at, mask=at < width, other=0.0)
+            z = tl.where(at < V, z.to(tl.float32), float("-inf"))
+            new_top = tl.maximum(top, tl.max(z, 0))
+            total = (total * tl.exp(top - new_top)
+                     + tl.sum(tl.exp(z - new_top), 0))
+            top = new_top
+        surprise = top + tl.log(total)
+        tl.store(losses + row, tl.where(counts, surprise - there, 0.0))
+        for first in range(0, width, BLOCK):
+            at = first + tl.arange(0, BLOCK)
+            z = tl.load(logits + at, mask=at < width, other=0.0)
+            z = tl.where(at < V, z.to(tl.float32), float("-inf"))
+            slope = tl.exp(z - surprise)
+            slope = tl.where(counts, slope - tl.where(at == y, 1.0, 0.0), 0.0)
+            tl.store(logits + at, slope.to(logits.dtype.element_ty),
+                     mask=at < width)
+
+    return kernel
+
+
+# ch04_model/model.ipynb [ch04-lossrows-fused]
+def _fused_slice_loss(x, weight, y, vocab_size):
+    """As `_slice_loss`, by one kernel; weight (V', C) with its padding."""
+    logits = x @ weight.T
+    losses = torch.empty(len(y), device=x.device, dtype=torch.float32)
+    _cross_entropy_kernel()[len(y),](
+        logits, y, losses, vocab_size, len(weight), BLOCK=4096, num_warps=8)
+    return losses.sum(), logits
+
+
+def _can_fuse(x, softcap):
+    return (x.is_cuda and softcap is None
+            and importlib.util.find_spec("triton") is not None)
+
+
 # ch04_model/model.ipynb [ch04-lossrows-code]
 class _LinearCrossEntropy(torch.autograd.Function):
     """A head and its loss, with the gradients made on the way forward."""
@@ -4311,16 +4387,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         kind = x.device.type
         dtype = (torch.get_autocast_dtype(kind)
                  if torch.is_autocast_enabled(kind) else x.dtype)
-        w = weight[:vocab_size].to(dtype)
+        fused = _can_fuse(x, softcap)
+        rows_used = len(weight) if fused else vocab_size
+        w = weight[:rows_used].to(dtype)
         dx, dw = torch.empty_like(x), torch.zeros_like(weight)
         total = torch.zeros((), device=x.device, dtype=dw.dtype)
         for xs, ys, dxs in zip(x.split(rows), targets.split(rows),
                                dx.split(rows)):
             xs = xs.to(dtype)
-            loss, slope = _slice_loss(xs, w, ys, softcap)
+            loss, slope = (_fused_slice_loss(xs, w, ys, vocab_size) if fused
+                           else _slice_loss(xs, w, ys, softcap))
             total += loss
             dxs.copy_(slope @ w)
-            dw[:vocab_size] += slope.T @ xs
+            dw[:rows_used] += slope.T @ xs
         count = (targets != -100).sum()
         ctx.save_for_backward(dx, dw, count)
         return total / count
@@ -5116,7 +5195,8 @@ def document_nats(model, data, documents=None, context=None,
     jobs = sorted(_scored_windows(data, place, context), key=lambda j: j[2])
     nats, tokens = np.zeros(len(place)), np.zeros(len(place), dtype=int)
     device, was = next(model.parameters()).device, model.training
-    room = max(context, 2**24 // model.config.vocab_size)  # tokens a batch
+    numbers = 2**29 if device.type == "cuda" else 2**24  # logits at a time
+    room = max(context, numbers // model.config.vocab_size)  # tokens
     model.eval()
     while jobs:
         count = max(1, min(len(jobs), room // jobs[-1][2]))
@@ -5595,16 +5675,30 @@ def can_compile(kind="cpu"):
     return True
 
 
-def compiled(model, config, dynamic=None):
-    """The model to call in training: compiled, if config.compile says so.
+class Compiled:
+    """`with` it a model's blocks run compiled, if config.compile says so.
 
-    dynamic: True where the shapes of batches differ. As it is, where
+    It may be entered again and again; outside the blocks are as they were.
+    dynamic: True where the shapes of batches differ. Nothing changes where
     torch.compile does not work. Built in chapter 5.
     """
-    kind = next(model.parameters()).device.type
-    if not (config.compile and can_compile(kind)):
-        return model
-    return torch.compile(model, dynamic=dynamic)
+
+    def __init__(self, model, config, dynamic=None):
+        kind = next(model.parameters()).device.type
+        spread = hasattr(model, "batch_loss")  # in a way of its own
+        use = config.compile and not spread and can_compile(kind)
+        self.blocks = [part for part in model.modules()
+                       if use and isinstance(part, Block)]
+        self.fast = [torch.compile(block.forward, dynamic=dynamic)
+                     for block in self.blocks]
+
+    def __enter__(self):
+        for block, fast in zip(self.blocks, self.fast):
+            block.forward = fast
+
+    def __exit__(self, *error):
+        for block in self.blocks:
+            del block.forward  # the class's own is there again
 
 
 # ch05_pretrain/pretrain.ipynb [workers]
@@ -5621,18 +5715,17 @@ def workers():
 
 
 def _wrapped(model, config, device):
-    """The model as it is called in training: compiled, and copied."""
+    """The model as it is called in training, on each of the processes."""
     if hasattr(model, "batch_loss"):  # it is spread in a way of its own
         return model
     model.checkpointing = config.checkpoint_activations
     model.loss_rows = config.loss_rows
-    called = compiled(model, config)
     if workers()[1] > 1:
         from torch.nn.parallel import DistributedDataParallel
 
         ids = [device.index] if device.type == "cuda" else None
-        called = DistributedDataParallel(called, device_ids=ids)
-    return called
+        return DistributedDataParallel(model, device_ids=ids)
+    return model
 
 
 # ch05_pretrain/pretrain.ipynb [batch-loss]
@@ -5811,7 +5904,8 @@ class History:
 
     records: one dict a logged step (step, loss, learning_rate, norm,
     tokens); evaluations: what `evaluate` returned, each with its step;
-    system: of logged steps, seconds_per_step and memory_bytes at its peak.
+    system: of logged steps, seconds since the run began, seconds_per_step,
+    and memory_bytes at its peak.
     steps, tokens, seconds: done so far, over all resumed parts.
     stopped: "done", "time" if max_minutes ended the run, or "signal".
     Built in chapter 5.
@@ -5998,6 +6092,7 @@ class _Run:
             Batches(data, config.batch_size, self.context, config.seed,
                     config.windows), self.device)
         self.called = _wrapped(model, config, self.device)
+        self.compiled = Compiled(model, config)
         self.history = History()
         index = getattr(data, "index", None) or {"documents": len(data)}
         self.about = json.loads(json.dumps({
@@ -6075,7 +6170,8 @@ def _step(run):
     began = time.perf_counter()
     x, y = run.batches.next()
     try:
-        loss = batch_loss(run.called, x, y, config)
+        with run.compiled:
+            loss = batch_loss(run.called, x, y, config)
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss at step {step} is {loss}")
         norm = optimizer_step(run.model, run.optimizers, step, config)
@@ -6092,6 +6188,7 @@ def _step(run):
             "tokens": history.tokens})
         _log(run, history.system, {
             "step": history.steps,
+            "seconds": history.seconds + time.perf_counter() - began,
             "seconds_per_step": time.perf_counter() - began,
             "memory_bytes": _peak_bytes(run.device)})
 
@@ -6303,7 +6400,7 @@ RECIPES = {
     "gpt2-124m": TrainConfig(  # 0.52 million tokens a step
         steps=2400, batch_size=512, accumulation=16, context=1024,
         warmup_steps=100, cooldown=0.5, eval_every=100, log_every=5,
-        checkpoint_every=200, eval_documents=500),
+        checkpoint_every=200, eval_documents=500, loss_rows=2**15),
 }
 
 
@@ -6456,15 +6553,15 @@ def fact_accuracy(model, tokenizer, facts=None):
 
 # ch05_pretrain/pretrain.ipynb [know-score]
 @torch.no_grad()
-def continuation_logprobs(model, pairs, batch_tokens=4096):
+def continuation_logprobs(model, pairs, batch_tokens=None):
     """How much a model expects given endings: a list of (log p, is_greedy).
 
     pairs: (context, continuation), two lists of ids, neither empty. log p:
     nats, summed over the continuation; is_greedy: each of its ids is the
     likeliest. What is too long for the model loses its beginning.
-    batch_tokens: so many are read together. Raises ValueError on an empty
-    part, or a continuation longer than the model's context. Built in
-    chapter 5.
+    batch_tokens: so many are read together (default: 4,096, on a GPU
+    65,536). Raises ValueError on an empty part, or a continuation longer
+    than the model's context. Built in chapter 5.
     """
     limit, found = model.config.context_length, [None] * len(pairs)
     for context, rest in pairs:
@@ -6476,26 +6573,36 @@ def continuation_logprobs(model, pairs, batch_tokens=4096):
     rows = [(list(a) + list(b))[-limit - 1:] for a, b in pairs]
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     device, was = next(model.parameters()).device, model.training
+    room = batch_tokens or (2**16 if device.type == "cuda" else 2**12)
     model.eval()
     while order:
-        count = max(1, batch_tokens // len(rows[order[-1]]))
+        count = max(1, room // len(rows[order[-1]]))
         order, some = order[:-count], order[-count:]
         x = torch.zeros(len(some), len(rows[some[-1]]) - 1, dtype=torch.long)
+        asked = torch.zeros_like(x, dtype=torch.bool)
         for r, i in enumerate(some):
-            x[r, :len(rows[i]) - 1] = torch.tensor(rows[i][:-1])
-        logits, _ = model(x.to(device))                # (B, T, V)
-        for r, i in enumerate(some):
-            found[i] = _score_ending(logits[r, :len(rows[i]) - 1], pairs[i][1])
+            end = len(rows[i]) - 1
+            x[r, :end] = torch.tensor(rows[i][:-1])
+            asked[r, end - len(pairs[i][1]):end] = True
+        hidden = model(x.to(device), hidden=True)[asked.to(device)]  # (N, C)
+        scores = _score_endings(model, hidden, [pairs[i][1] for i in some])
+        for i, score in zip(some, scores):
+            found[i] = score
     model.train(was)
     return found
 
 
-def _score_ending(logits, ids):
-    """(log p, is_greedy) of ids (n,), told by the last n of logits (T, V)."""
-    ids = torch.tensor(ids, device=logits.device)
-    logs = logits[-len(ids):].float().log_softmax(-1)
-    logp = logs.gather(-1, ids[:, None]).double().sum().item()
-    return logp, bool((logs.argmax(-1) == ids).all())
+def _score_endings(model, hidden, endings):
+    """(log p, is_greedy) of each ending; hidden (N, C): a state an id."""
+    ids = torch.tensor([t for ids in endings for t in ids])
+    with torch.autocast(hidden.device.type, enabled=False):  # ties are rare
+        whole = hidden.to(next(model.parameters()).dtype)
+        logs = model.logits(whole).float().log_softmax(-1)  # (N, V)
+    logp = logs.gather(-1, ids.to(logs.device)[:, None]).double().cpu()
+    best = logs.argmax(-1).cpu() == ids
+    sizes = [len(ids) for ids in endings]
+    return [(p.sum().item(), bool(b.all()))
+            for p, b in zip(logp.split(sizes), best.split(sizes))]
 
 
 # ch05_pretrain/pretrain.ipynb [know-bits]
@@ -6740,6 +6847,105 @@ def merge_lora(model):
     return model
 
 
+# ch06_finetune/finetune.ipynb [ch06-lora-places]
+def _lora_places(model, targets):
+    """The plain linear layers of these names, with their shapes."""
+    return {name: tuple(layer.weight.shape)
+            for name, layer in model.named_modules()
+            if isinstance(layer, nn.Linear) and name.endswith(tuple(targets))}
+
+
+# ch06_finetune/finetune.ipynb [ch06-lora-save]
+def save_lora(model, folder, **about):
+    """Write the adapters of a model and nothing else of it.
+
+    adapter.safetensors (A and B of every `LoRALinear`, float32) and
+    adapter.json (rank, alpha, targets, the SHA-256 of that file, and what
+    `about` tells, as JSON: base_sha256 for the weights they were made on,
+    data, steps), whole or not at all. Returns the folder's Path.
+    ValueError if there are no adapters, if they differ in rank or alpha, or
+    if of two layers of one name only one has them. Built in chapter 6.
+    """
+    from safetensors.torch import save_file
+
+    found = {name: layer for name, layer in model.named_modules()
+             if isinstance(layer, LoRALinear)}
+    if not found:
+        raise ValueError("this model has no adapters: add_lora puts them in")
+    kinds = {(len(a.lora_a), round(a.scale * len(a.lora_a), 9))
+             for a in found.values()}
+    targets = sorted({name.rpartition(".")[2] for name in found})
+    if len(kinds) != 1 or _lora_places(model, targets):
+        raise ValueError("adapters of one rank and alpha are wanted, in every "
+                         f"layer called {' or '.join(targets)}")
+    rank, alpha = kinds.pop()
+    own = {"rank": rank, "alpha": alpha, "targets": targets}
+    if taken := {*own, "sha256"} & about.keys():
+        raise ValueError(f"{', '.join(taken)} is not for the caller to tell")
+    state = {f"{name}.{part}": getattr(layer, part).detach().cpu().float()
+             for name, layer in found.items() for part in ("lora_a", "lora_b")}
+    with atomic_folder(folder) as part:
+        save_file(state, part / "adapter.safetensors", {"format": "pt"})
+        digest = sha256_file(part / "adapter.safetensors")
+        write_json(part / "adapter.json", {**own, **about, "sha256": digest})
+    return Path(folder)
+
+
+# ch06_finetune/finetune.ipynb [ch06-lora-load]
+def _read_lora(folder):
+    """adapter.json and the tensors beside it, or the errors of `load_lora`."""
+    from safetensors.torch import load_file
+
+    file, told = folder / "adapter.safetensors", folder / "adapter.json"
+    for path in file, told:
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: this is not a whole "
+                                    "folder of adapters")
+    about = read_json(told)
+    absent = {"rank", "alpha", "targets", "sha256"} - set(about)
+    if absent:
+        raise ValueError(f"{told} does not tell {', '.join(sorted(absent))}")
+    if sha256_file(file) != about["sha256"]:
+        raise ValueError(f"{file} is not the file that was saved (its SHA-256 "
+                         "differs from adapter.json): it is truncated or "
+                         "altered")
+    return about, load_file(file)
+
+
+# ch06_finetune/finetune.ipynb [ch06-lora-load-code]
+def load_lora(model, folder, base_sha256=None):
+    """Put the adapters that `save_lora` wrote into a model, in place.
+
+    model: a plain one, whose own weights are then frozen (`merge_lora` makes
+    it plain again); base_sha256: of its weights, to be compared with the one
+    that the adapters were made on. Returns the model.
+    FileNotFoundError if a file is missing. ValueError, and the model stays
+    as it was, if the file is truncated or altered, was made on other
+    weights, or does not fit. Built in chapter 6.
+    """
+    about, state = _read_lora(Path(folder))
+    if base_sha256 not in (None, about.get("base_sha256")):
+        raise ValueError(f"{folder} was made on other weights than these "
+                         "(base_sha256 differs): load those first")
+    rank, targets, wanted = about["rank"], about["targets"], {}
+    for name, (n_out, n_in) in _lora_places(model, targets).items():
+        wanted |= {f"{name}.lora_a": (rank, n_in),
+                   f"{name}.lora_b": (n_out, rank)}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = sorted({name for name, _ in wanted.items() ^ found.items()})
+    if wrong or not wanted:
+        name = (wrong or targets)[0]
+        raise ValueError(
+            f"{folder} does not fit this model: {name} is "
+            f"{found.get(name, 'missing')} there and "
+            f"{wanted.get(name, 'missing')} here ({len(wrong)} such tensors)")
+    add_lora(model, rank, about["alpha"], targets)
+    with torch.no_grad():
+        for name, tensor in state.items():
+            model.get_parameter(name).copy_(tensor)
+    return model
+
+
 # ch06_finetune/finetune.ipynb [ch06-batches]
 def length_batches(lengths, batch_size, generator, mixed=50):
     """Batches of indices, one epoch, each of rows of similar length.
@@ -6791,7 +6997,7 @@ def finetune(model, data, config, collate=collate, loss=None, on_step=None):
     generator = torch.Generator().manual_seed(config.seed)
     optimizers = make_optimizers(model, config)
     lengths = [len(example[0]) for example in data.examples]
-    called = compiled(model, config, dynamic=True)
+    fast = Compiled(model, config, dynamic=True)
     losses, batches = [], iter(())
     keep_freed_memory()
     for step in range(config.steps):
@@ -6802,9 +7008,9 @@ def finetune(model, data, config, collate=collate, loss=None, on_step=None):
         batch = collate([data.examples[i] for i in rows], data.pad)
         batch = [part.to(device) for part in batch]
         model.train()
-        with mixed_precision(device, config.precision):
-            value = (called(*batch)[1] if loss is None
-                     else loss(called, rows, *batch))
+        with fast, mixed_precision(device, config.precision):
+            value = (model(*batch)[1] if loss is None
+                     else loss(model, rows, *batch))
         if not torch.isfinite(value):
             raise FloatingPointError(f"the loss at step {step} is "
                                      f"{value.item()}: try a lower rate")
@@ -7048,10 +7254,11 @@ class PreferenceDataset(torch.utils.data.Dataset):
 
     An item is `(chosen, chosen_mask, rejected, rejected_mask)`, the masks 1
     on the answer and its end token. rows: objects or dicts with prompt,
-    chosen and rejected. Pairs of which a side has more than `max_length`
-    tokens are left out and counted in `skipped`; `rows` holds those kept.
-    Raises ValueError for a row that lacks a text, with its number, and when
-    no pair is left. Built in chapter 7.
+    chosen and rejected, three texts; a prompt may also be a list of
+    messages, the dialogue that the answer goes on with. Pairs of which a
+    side has more than `max_length` tokens are left out and counted in
+    `skipped`; `rows` holds those kept. Raises ValueError for a row that lacks
+    a text, with its number, and when no pair is left. Built in chapter 7.
     """
 
     def __init__(self, rows, chat, max_length: int):
@@ -7062,12 +7269,16 @@ class PreferenceDataset(torch.utils.data.Dataset):
                 lambda name, row=row: getattr(row, name, None))
             sides = []
             for side in ("chosen", "rejected"):
-                if not (get("prompt") and isinstance(get(side), str)):
+                prompt, answer = get("prompt"), get(side)
+                if not (prompt and isinstance(answer, str)):
                     raise ValueError(f"row {number} needs the texts prompt, "
                                      "chosen and rejected")
-                ids, labels = chat.encode_example(as_messages(
-                    {"prompt": get("prompt"), "answer": get(side)}))
-                mask = [int(label != -100) for label in labels]
+                if isinstance(prompt, str):
+                    prompt = [{"role": "user", "content": prompt}]
+                ids = chat.encode([
+                    *prompt, {"role": "assistant", "content": answer}])
+                start = len(chat.encode(prompt, True))
+                mask = [int(place >= start) for place in range(len(ids))]
                 sides += [torch.tensor(ids), torch.tensor(mask)]
             if max(len(sides[0]), len(sides[2])) > max_length:
                 self.skipped += 1
@@ -7497,14 +7708,15 @@ class TextStream:
 
 # ch08_inference/inference.ipynb [stream-code]
 @torch.no_grad()
-def stream(model, tokenizer, messages, params=None):
+def stream(model, tokenizer, messages, params=None, chat=None):
     """The answer to a conversation, piece by piece as it is written.
 
-    messages: dicts with "role" and "content"; params: SamplingParams. Yields
-    pieces of str, which never end inside a character. ValueError if the
-    conversation leaves no room in the model's context. Built in chapter 8.
+    messages: dicts with "role" and "content"; params: SamplingParams; chat:
+    how they become ids (default: ChatFormat(tokenizer)). Yields pieces of
+    str, which never end inside a character. ValueError if the conversation
+    leaves no room in the model's context. Built in chapter 8.
     """
-    params, chat = params or SamplingParams(), ChatFormat(tokenizer)
+    params, chat = params or SamplingParams(), chat or ChatFormat(tokenizer)
     ids = chat.encode(messages, add_generation_prompt=True)
     room = model.config.context_length - len(ids)
     if room < 1:
@@ -7997,6 +8209,182 @@ def model_bytes(model) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
+# ch08_inference/inference.ipynb [dequantize-code]
+def dequantize(model):
+    """The inverse of `quantize`: a plain GPT, its weights in float32.
+
+    They are the rounded ones; what rounding took is gone. Built in chapter 8.
+    """
+    with torch.device("meta"):                   # shapes without any numbers
+        plain = GPT(model.config)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        owner, _, leaf = name.rpartition(".")
+        if leaf == "packed":
+            name = owner.removesuffix(".table") + ".weight"
+            tensor = model.get_submodule(owner).weight
+        if leaf != "scale":
+            state[name] = tensor.clone()
+    plain.load_state_dict(state, assign=True)
+    if model.config.tie_embeddings:
+        plain.head.weight = plain.token_embedding.weight
+    return plain.eval()
+
+
+# ch08_inference/inference.ipynb [shards-code]
+def _into_shards(state, shard_bytes):
+    """Tensors by name, in order, as a list of dicts that fit a file each."""
+    shards, room = [], 0
+    for name, tensor in state.items():
+        size = tensor.nbytes + len(name) + 128   # with its line in the header
+        if size > shard_bytes - 128:
+            raise ValueError(f"{name} alone has {tensor.nbytes:,} bytes: "
+                             f"shards of {shard_bytes:,} are too small")
+        if size > room:
+            shards.append({})
+            room = shard_bytes - 128
+        shards[-1][name] = tensor
+        room -= size
+    return shards
+
+
+# ch08_inference/inference.ipynb [write-shards]
+def _digest(sums):
+    """One SHA-256 for all shards, from the SHA-256 of each."""
+    text = "".join(sums[name] for name in sorted(sums))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _write_shards(shards, folder):
+    """Write the shards and their index; the SHA-256 of each by its name."""
+    from safetensors.torch import save_file
+
+    places, sums = {}, {}
+    for number, shard in enumerate(shards, 1):
+        name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        save_file(shard, folder / name, {"format": "pt"})
+        places |= dict.fromkeys(shard, name)
+        sums[name] = sha256_file(folder / name)
+    size = sum(t.nbytes for shard in shards for t in shard.values())
+    write_json(folder / "model.safetensors.index.json",
+               {"metadata": {"total_size": size}, "weight_map": places})
+    return sums
+
+
+# ch08_inference/inference.ipynb [packed-state]
+def _packed_state(model, bits, group):
+    """The tensors of a plain GPT as they are written: packed, on the CPU."""
+    if any(isinstance(part, (LoRALinear, QuantizedLinear))
+           for part in model.modules()):
+        raise ValueError("a plain GPT is wanted: call merge_lora or "
+                         "dequantize first")
+    state = {}
+    for name, tensor in quantize(model, bits, group).state_dict().items():
+        if model.config.tie_embeddings and name.startswith("head."):
+            continue
+        if not name.endswith((".packed", ".scale")):
+            tensor = tensor.float()
+        state[name] = tensor.detach().cpu().contiguous()
+    return state
+
+
+# ch08_inference/inference.ipynb [save-quantized]
+def save_quantized(model, folder, tokenizer=None, bits=8, group=None,
+                   shard_bytes=45_000_000, training=None):
+    """Write a GPT in `bits` bits, whole or not at all; returns the Path.
+
+    model: a plain GPT; group: weights that share a scale (None: 64, or 32
+    where the rows do not fall into 64s); shard_bytes: the most that one file
+    of weights may have. The folder holds safetensors shards with their
+    index, config.json, quantization.json (bits, group, the SHA-256 of each
+    shard), training.json (the dict `training`, and one SHA-256 for all
+    shards) and a given tokenizer's files. ValueError if the model is not
+    plain, the tokenizer not its own, or a tensor larger than a shard. Built
+    in chapter 8.
+    """
+    folder, config = Path(folder), model.config
+    if tokenizer is not None and tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(f"the tokenizer has {tokenizer.vocab_size} ids, the "
+                         f"model {config.vocab_size}")
+    if group is None:
+        group = 32 if config.d_model % 64 or config.d_ff % 64 else 64
+    shards = _into_shards(_packed_state(model, bits, group), shard_bytes)
+    with atomic_folder(folder) as part:
+        sums = _write_shards(shards, part)
+        write_json(part / "config.json", config.to_dict())
+        write_json(part / "quantization.json",
+                   {"bits": bits, "group": group, "sha256": sums})
+        write_json(part / "training.json",
+                   {**(training or {}), "sha256": _digest(sums)})
+        if tokenizer is not None:
+            tokenizer.save(part)
+    return folder
+
+
+# ch08_inference/inference.ipynb [whole-folder]
+def _must_exist(folder, names):
+    for name in names:
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder / name} is missing: this is not "
+                                    "a whole folder of quantised weights")
+
+
+def _whole_folder(folder):
+    """(config, quantization.json), or the errors of `load_quantized`."""
+    told = folder / "quantization.json"
+    _must_exist(folder, [told.name, "config.json", "training.json"])
+    plan = read_json(told)
+    absent = {"bits", "group", "sha256"} - set(plan)
+    if absent:
+        raise ValueError(f"{told} does not tell {', '.join(sorted(absent))}")
+    _must_exist(folder, plan["sha256"])
+    if _digest(plan["sha256"]) != read_json(
+            folder / "training.json").get("sha256"):
+        raise ValueError(f"quantization.json and training.json in {folder} "
+                         "tell of different weights (SHA-256)")
+    config = ModelConfig.from_dict(read_json(folder / "config.json"))
+    if (folder / "vocab.json").exists():
+        ids = BPETokenizer.load(folder).vocab_size
+        if ids != config.vocab_size:
+            raise ValueError(f"{folder}: the tokenizer has {ids} ids, the "
+                             f"model {config.vocab_size}")
+    return config, plan
+
+
+# ch08_inference/inference.ipynb [load-quantized]
+def load_quantized(folder, device="cpu", dequantized=True):
+    """Read what `save_quantized` wrote: a GPT in eval mode.
+
+    dequantized=True: a plain one, weights in float32, for all that the book
+    does with a model; False: as `quantize` gives it, to compute only.
+    FileNotFoundError if a file is missing; ValueError if a shard is not the
+    one that was saved, or does not fit config.json. Only safetensors and
+    JSON are read. Built in chapter 8.
+    """
+    from safetensors.torch import load_file
+
+    folder, state = Path(folder), {}
+    config, plan = _whole_folder(folder)
+    for name, digest in plan["sha256"].items():
+        if sha256_file(folder / name) != digest:
+            raise ValueError(f"{folder / name} is not the file that was saved "
+                             "(its SHA-256 differs from quantization.json): "
+                             "it is truncated or altered")
+        state |= load_file(folder / name)
+    if config.tie_embeddings:
+        table = "token_embedding.table."
+        state |= {f"head.{name.removeprefix(table)}": tensor
+                  for name, tensor in state.items() if name.startswith(table)}
+    with torch.device("meta"):
+        small = quantize(GPT(config), plan["bits"], plan["group"])
+    try:
+        small.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{folder} does not fit its config.json: "
+                         f"{error}") from None
+    return (dequantize(small) if dequantized else small).to(device)
+
+
 # ch08_inference/inference.ipynb [api-error]
 class APIError(ValueError):
     """A fault to report to a client. Built in chapter 8.
@@ -8285,12 +8673,12 @@ async def as_whole(engine, events, first, number, request):
 
 # ch08_inference/inference.ipynb [terminal-chat]
 def chat_in_terminal(model, tokenizer, params=None, read=input,
-                     write=print) -> None:
+                     write=print, chat=None) -> None:
     """Ask the model questions until an empty line or end of input.
 
     Each question stands for itself: the book's model was trained on single
-    questions. read(prompt) and write(text, end, flush) can be replaced.
-    Built in chapter 8.
+    questions. read(prompt) and write(text, end, flush) can be replaced, and
+    the format with `chat`, as in `stream`. Built in chapter 8.
     """
     params = params or SamplingParams(max_new_tokens=200)
     while True:
@@ -8303,11 +8691,58 @@ def chat_in_terminal(model, tokenizer, params=None, read=input,
         write("model > ", end="", flush=True)
         try:
             for piece in stream(model, tokenizer,
-                                [{"role": "user", "content": asked}], params):
+                                [{"role": "user", "content": asked}], params,
+                                chat):
                 write(piece, end="", flush=True)
         except (ValueError, KeyboardInterrupt) as error:
             write(f"[{error}]", end="", flush=True)
         write("", end="\n", flush=True)
+
+
+# ch08_inference/inference.ipynb [load-pretrained]
+def load_pretrained(name="gpt2-124m", stage="dpo", device="cpu", folder=None):
+    """A trained model that comes with the book: (GPT, BPETokenizer).
+
+    stage: "base", "instruct" or "dpo"; folder: where base/, instruct/ and
+    dpo/ lie, instead of models/<name>/. The GPT is plain and in eval mode,
+    its weights float32. FileNotFoundError if the weights are not there;
+    ValueError on another stage, and on weights that are altered or were not
+    made on each other. Built in chapter 8.
+    """
+    stages = ["base", "instruct", "dpo"]
+    if stage not in stages:
+        raise ValueError(f"no stage {stage!r}: there are {', '.join(stages)}")
+    if folder is None:
+        folder = project_root() / "models" / name
+    base = Path(folder) / "base"
+    if not base.is_dir():
+        raise FileNotFoundError(f"{base} is missing: this copy of the book "
+                                f"has no weights of {name}")
+    model, tokenizer = load_quantized(base), BPETokenizer.load(base)
+    below = read_json(base / "training.json")["sha256"]
+    for part in stages[1:stages.index(stage) + 1]:
+        merge_lora(load_lora(model, Path(folder) / part, below))
+        below = read_json(Path(folder) / part / "adapter.json")["sha256"]
+    return model.requires_grad_(True).to(device).eval(), tokenizer
+
+
+# ch08_inference/inference.ipynb [plain-text]
+class PlainText:
+    """The format of a model that only continues. Built in chapter 8.
+
+    In the place of ChatFormat, for `stream`, `chat_in_terminal` and an
+    Engine's `chat`: the messages' contents, one after the other, with a
+    blank line between, behind the token that begins a document.
+    """
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.end = self.pad = tokenizer.end_of_text
+
+    def encode(self, messages, add_generation_prompt=False) -> list[int]:
+        """The ids of the text so far, which the model goes on with."""
+        text = "\n\n".join(message["content"] for message in messages)
+        return [self.end, *self.tokenizer.encode(text)]
 
 
 # ch08_inference/inference.ipynb [export-transformers]

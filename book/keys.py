@@ -2,10 +2,10 @@
 
 A chapter is run again when one of these has changed: its own code; the code
 of the exports it imports, and of what those use in turn; the artifacts it
-reads; Pocket World, if it uses it; the preset, and the other LLM_… variables
-that the code names; the versions of the packages it imports. Prose, comments
-and docstrings change none of them, nor does an export that the chapter does
-not use.
+reads, and the records in results/ that it draws; Pocket World, if it uses it;
+the preset, and the other LLM_… variables that the code names; the versions of
+the packages it imports. Prose, comments and docstrings change none of them, nor
+does an export that the chapter does not use.
 """
 
 import ast
@@ -72,11 +72,12 @@ def normal(source: str) -> str:
 
 @dataclass
 class Uses:
-    """What a piece of code names: our exports, other packages, variables."""
+    """What code names: our exports, other packages, variables, records."""
 
     exports: set[str] = field(default_factory=set)
     packages: set[str] = field(default_factory=set)
     variables: set[str] = field(default_factory=set)
+    records: set[str] = field(default_factory=set)
 
     def add(self, tree: ast.AST) -> None:
         for node in ast.walk(tree):
@@ -91,6 +92,11 @@ class Uses:
             elif isinstance(node, ast.Constant):
                 if re.fullmatch("LLM_[A-Z_]+", str(node.value)):
                     self.variables.add(node.value)
+            elif isinstance(node, ast.BinOp):
+                found = re.search(
+                    r"/ 'results' / '([^']+)'$", ast.unparse(node)
+                )
+                self.records |= set(found.groups()) if found else set()
 
 
 class Exports:
@@ -213,6 +219,11 @@ def key(chapter: Chapter, preset: str, exports: Exports) -> dict:
                 for path in sorted(WORLD.glob("*.py"))
             )
         )
+    parts |= {
+        f"results/{name}": file_digest(ROOT / "results" / name)
+        for name in sorted(uses.records)
+        if (ROOT / "results" / name).exists()
+    }
     return parts | {
         f"artifacts/{preset}/{name}": file_digest(folder / name)
         for name in chapter.reads

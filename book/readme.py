@@ -1,9 +1,11 @@
-"""The figures in README.md, from the recorded run at the default preset.
+"""The figures in README.md, from the recorded runs.
 
     python book/readme.py          write them
     python book/readme.py --check  fail if they are not those of the record
 
-What stands between the two marks is made from results/pocket.json.
+What stands between two marks is made from a record: the table of the chapters
+from results/pocket.json, that of the 124M model from results/gpt2-124m, and what
+such a run costs from there and from results/bench-data.json.
 """
 
 import json
@@ -14,7 +16,19 @@ from watch import clock
 
 README = ROOT / "README.md"
 RESULTS = ROOT / "results" / "pocket.json"
+LARGE = ROOT / "results" / "gpt2-124m"
 BEGIN, END = "<!-- figures: make record -->", "<!-- end of figures -->"
+BEGIN_LARGE = "<!-- figures: the recorded run of gpt2-124m -->"
+TASKS = {
+    "hellaswag": "HellaSwag",
+    "arc_easy": "ARC-easy",
+    "piqa": "PIQA",
+    "lambada_openai": "LAMBADA",
+}
+BENCH = ROOT / "results" / "bench-data.json"
+COSTS, END_COSTS = "<!-- costs: make record -->", "<!-- end of costs -->"
+PRICE = 3.5  # dollars an hour of the GPU: an assumption, chapter 5's
+TEXT_BYTES = 12e9  # of FineWeb-Edu, as chapter 1 takes them
 
 
 def question(chapter: Chapter) -> str:
@@ -77,11 +91,120 @@ def figures(card: dict) -> str:
     return "\n".join(lines)
 
 
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def costs(run: dict, steps: dict, bench: dict, tokens: int) -> str:
+    """What the 124M model takes, from what its recorded run took.
+
+    run: run.json; steps: the seconds of the steps around the base; bench:
+    bench-data.json; tokens: what the recipe reads.
+    """
+    clean = (
+        TEXT_BYTES
+        / 1e6
+        / bench["clean"]["million_characters_per_second"]["clean"]
+    )
+    shards = bench["shards"]
+    cut = TEXT_BYTES / 1e6 / shards["megabytes"] * shards["ours_seconds"]
+    large = bench["bpe_large"]
+    memory = (
+        TEXT_BYTES / 1e6 / large["megabytes"] * large["memory_for_texts_bytes"]
+    )
+    base = tokens / run["tokens_per_second"]
+    around = sum(steps.values())
+
+    def dollars(seconds):
+        return f"${seconds / 3600 * PRICE:.2f}"
+
+    return "\n".join(
+        [
+            f"| on one {run['hardware']['device']} | time | at ${PRICE:.2f} an hour |",
+            "|---|---|---|",
+            f"| the base: {tokens / 1e9:.2f} billion tokens, "
+            f"{run['tokens_per_second']:,.0f} a second "
+            f"| {base / 60:.0f} minutes | {dollars(base)} |",
+            f"| {', '.join(steps)}, on the data of the recorded run "
+            f"| {around / 60:.0f} minutes | {dollars(around)} |",
+            "",
+            f"The base takes {run['peak_memory_bytes'] / 1e9:.0f} GB of the GPU's "
+            f"memory. Before it chapters 1 and 2 bring {TEXT_BYTES / 1e9:.0f} GB "
+            "of text, which needs no GPU: to clean it takes "
+            f"{clean / 3600:.1f} hours and to cut it into tokens {cut / 3600:.1f} "
+            "on one core, with the download, the counting and the vocabulary on "
+            f"top, and about {memory / 1e9:.0f} GB of memory, since chapter 2 "
+            "holds the text whole.",
+        ]
+    )
+
+
+def costs_on_record() -> str:
+    """`costs` from the files that hold the recorded run."""
+    from llm_utils import RECIPES  # torch is slow
+
+    recipe = RECIPES["gpt2-124m"]
+    steps = {
+        path.stem: read(path)["seconds"]
+        for path in sorted(LARGE.glob("*.json"))
+        if path.stem != "run" and "seconds" in read(path)
+    }
+    tokens = recipe.steps * recipe.batch_size * recipe.context
+    return costs(read(LARGE / "run.json"), steps, read(BENCH), tokens)
+
+
+def large_results(run, compare, pack, classify, instruct, evaluate) -> dict:
+    """What the recorded 124M run reached, line by line."""
+    text, guess = evaluate["base"], evaluate["chance"]
+    right, loss = classify["test"], instruct["answer_loss"]
+    modern, classic = compare["modern"], compare["classic"]
+    kept = instruct["base_loss"]
+    return {
+        "read": f"{run['tokens'] / 1e6:.0f} million tokens in "
+        f"{run['seconds'] / 60:.1f} minutes on one {run['hardware']['device']}",
+        "speed": f"{run['tokens_per_second']:,.0f} tokens a second, "
+        f"{run['utilisation']:.0%} of the peak",
+        "held-out text": f"{run['validation']['loss']:.3f} nats a token, "
+        f"{run['validation']['bits_per_byte']:.3f} bits a byte",
+        f"{modern['tokens'] / 1e6:.0f} million tokens by the modern and by "
+        f"the classic recipe": f"{modern['loss']:.2f} and "
+        f"{classic['loss']:.2f} nats a token",
+        "in 8 bits": f"{pack['bytes'] / 1e6:.0f} MB, "
+        f"{pack['cost']:+.4f} nats a token",
+        "right answers (by guessing)": ", ".join(
+            f"{name} {text[task]['acc']:.0%} ({guess[task]:.0%})"
+            for task, name in TASKS.items()
+        ),
+        "spam in text messages": f"{right['in full']['accuracy']:.1%} right "
+        f"(counting words: {right['bag of words']['accuracy']:.1%})",
+        "held-out answers of people": f"{loss['base']:.2f} → "
+        f"{loss['in full']:.2f} nats a token in full, {loss['LoRA']:.2f} by "
+        "LoRA",
+        "and documents after it": f"{kept['base']:.3f} → "
+        f"{kept['in full']:.3f} and {kept['LoRA']:.3f} nats a token",
+    }
+
+
+def large_figures(folder) -> str:
+    """The table of the recorded 124M run."""
+    parts = "run", "compare", "pack", "classify", "instruct", "evaluate"
+    reached = large_results(*(read(folder / f"{name}.json") for name in parts))
+    lines = ["| | reached |", "|---|---|"]
+    return "\n".join(lines + [f"| {k} | {v} |" for k, v in reached.items()])
+
+
+def put(readme: str, begin: str, text: str, end: str = END) -> str:
+    """README.md with this text between a mark and the next end."""
+    before, rest = readme.split(begin)
+    after = rest.split(end, 1)[1]
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
 def renewed(readme: str, card: dict) -> str:
-    """README.md with the figures of this card."""
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{figures(card)}\n{END}{after}"
+    """README.md with the figures of this card, and of the 124M run, and its costs."""
+    readme = put(readme, BEGIN, figures(card))
+    readme = put(readme, BEGIN_LARGE, large_figures(LARGE))
+    return put(readme, COSTS, costs_on_record(), END_COSTS)
 
 
 def main(arguments: list[str]) -> int:
@@ -89,7 +212,7 @@ def main(arguments: list[str]) -> int:
         print("no run at the preset pocket is recorded: `make book record`")
         return 1
     old = README.read_text(encoding="utf-8")
-    new = renewed(old, json.loads(RESULTS.read_text(encoding="utf-8")))
+    new = renewed(old, read(RESULTS))
     if "--check" in arguments:
         if new != old:
             print("README.md does not hold the recorded figures: `make record`")

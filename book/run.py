@@ -6,6 +6,9 @@
     python book/run.py --force ch05   this one in any case
     python book/run.py --plan         only tell what would run, and why
 
+At the preset gpt2-124m the steps of gpt2_124m.py take the place of chapters 5
+to 8, whose notebooks measure against the truth of Pocket World.
+
 The executed copies stand under _build/<preset>/, the notebooks themselves
 stay as they are. When only prose changed, a copy gets the new prose and keeps
 its outputs. What makes a chapter run again is told in keys.py.
@@ -15,6 +18,8 @@ import argparse
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -41,6 +46,15 @@ from chapters import (
 from watch import Client, Meter, clock, heading_above
 
 PRESETS = ("smoke", "pocket", "gpt2-124m")
+# What is done instead of a chapter's notebook, by the program gpt2_124m.py.
+STEPS = {
+    "gpt2-124m": {
+        "ch05": ("compare", "base", "pack"),
+        "ch06": ("classify", "instruct"),
+        "ch07": ("prefer",),
+        "ch08": ("evaluate", "samples"),
+    }
+}
 
 
 class Stop(Exception):
@@ -245,6 +259,56 @@ def refresh(
     )
 
 
+def program(steps: list[str], preset: str, *options: str) -> list[str]:
+    """The command that takes steps of the 124M model."""
+    path = ROOT / "book" / "gpt2_124m.py"
+    out = ["--out", f"artifacts/{preset}", "--preset", preset]
+    return [sys.executable, str(path), *steps, *out, *options]
+
+
+def call(command: list[str], environment: dict) -> int:
+    """Run a program to its end; its exit status.
+
+    A signal to stop is left to the program, which first saves what it has.
+    """
+    child = subprocess.Popen(command, cwd=ROOT, env=environment)
+    before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    stopped = None
+    try:
+        while child.returncode is None:
+            try:
+                child.wait()
+            except KeyboardInterrupt as interrupt:
+                stopped = interrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if stopped:
+        raise stopped
+    return child.returncode
+
+
+def take_steps(steps: list[str], preset: str, force: bool, plan: bool) -> bool:
+    """Take steps of the 124M model; whether all of them were.
+
+    Without the base there is nothing to go on with: Stop.
+    """
+    options = ["--force"] * force + ["--plan"] * plan
+    environment = kernel_environment(preset)
+    sys.stdout.flush()
+    if call(program(steps, preset, *options), environment) == 0:
+        return True
+    told = subprocess.run(
+        program(["base"], preset, "--plan"),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    ).stdout
+    if not told.startswith("base: nothing changed"):
+        raise Stop("the base model is not there yet: the same command goes on")
+    return False
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description="Run the chapters that need it."
@@ -275,8 +339,16 @@ def main(arguments: list[str]) -> int:
             if not options.chapters or chapter.name in options.chapters
         ]
         wanted += [lab for lab in labs() if lab.name in options.chapters]
+        steps = []
         for chapter in wanted:
-            refresh(chapter, name, exports, options.force, options.plan)
+            if chapter.name in STEPS.get(name, ()):
+                steps += STEPS[name][chapter.name]
+            else:
+                refresh(chapter, name, exports, options.force, options.plan)
+        if steps:
+            whole = take_steps(steps, name, options.force, options.plan)
+            if options.chapters and not whole:
+                return 1
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1

@@ -316,7 +316,7 @@ def test_a_run_goes_on_with_other_numbers_of_processes(tmp_path):
 
 
 def test_bad_plans_get_one_sentence():
-    shape = lu.ModelConfig.preset("gpt2-124m")
+    shape = lu.ModelConfig.preset("gpt2-124m", n_head=12, n_kv_head=4)
     config = lu.TrainConfig(batch_size=8, accumulation=2)
     for sizes, world, said in (
         (dict(fsdp=3), 4, "3 processes, and there are 4"),
