@@ -4177,12 +4177,6 @@ def initialise(model, generator=None):
 
 
 # ch04_model/model.ipynb [ch04-positions]
-def _angles(at, config):
-    """The table of `rope_table` for positions `at`, shared by all layers."""
-    return rope_table(at, rope_frequencies(
-        config.d_head, config.rope_theta, at.device))
-
-
 def _padding_mask(left_pad, past, T):
     """(B, 1, T, S): who may look at whom when rows begin with padding."""
     mask = causal_mask(T, past + T, left_pad.device)
@@ -4298,7 +4292,8 @@ class GPT(nn.Module):
         if c.position == "learned":
             x = x + self.position_embedding(at)
         if c.position == "rope":
-            rope = _angles(at, c)
+            rope = rope_table(at, rope_frequencies(
+                c.d_head, c.rope_theta, ids.device))
             if left_pad is not None:
                 rope = [z[:, None] for z in rope]  # the same for all heads
         return self.drop(x), mask, rope

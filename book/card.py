@@ -10,14 +10,8 @@ import os
 import sys
 
 from chapters import ROOT
+from readme import TASKS
 from run import STEPS
-
-BENCHMARKS = {
-    "hellaswag": "HellaSwag",
-    "arc_easy": "ARC-easy",
-    "piqa": "PIQA",
-    "lambada_openai": "LAMBADA",
-}
 
 
 def base_lines(base: dict) -> list[str]:
@@ -72,7 +66,7 @@ def evaluate_lines(found: dict) -> list[str]:
     """The benchmarks, a line each: chance, and the models that there are."""
     models = [m for m in ("base", "instruct", "dpo") if m in found]
     lines = [f"{'':22}{'chance':>9}" + "".join(f"{m:>10}" for m in models)]
-    for name, title in BENCHMARKS.items():
+    for name, title in TASKS.items():
         if name in found["chance"]:
             shares = [found[m][name]["acc"] for m in models]
             lines.append(

@@ -1,6 +1,6 @@
-"""Take a trained base through chapters 6 and 7 and the public benchmarks.
+"""The 124M model, from text to answers, step by step.
 
-    python book/gpt2_124m.py classify instruct prefer evaluate samples \\
+    python book/gpt2_124m.py compare base pack classify instruct \\
         --data FOLDER --out artifacts/gpt2-124m
 
 Each step reads what those before it left in --out and writes its figures to
@@ -11,29 +11,31 @@ messages, benchmarks; without one, public sets are fetched from the Hub into
 OUT/data. All that matters is in llm_utils, built in the chapters; here are
 the readers of the files, the settings, and the order.
 
+    corpus     DATA/pretrain: chapter 1's pipeline; writes OUT/corpus
+    tokenizer, shards    chapter 2's; compare, base, pack: chapter 5's, and the
+               base in 8 bits in OUT/weights/base (see pretrain_124m.py)
     classify   OUT/base: spam, learned in full, by LoRA, and by a head alone
-    instruct   OUT/base: human answers, in full and by LoRA; writes OUT/instruct
-               (LoRA, merged) and OUT/adapters/instruct
-    prefer     OUT/instruct: DPO by LoRA; writes OUT/dpo and OUT/adapters/dpo
+    instruct   OUT/weights/base: human answers, in full and by LoRA; writes
+               OUT/instruct (LoRA, merged) and OUT/weights/instruct
+    prefer     OUT/instruct: DPO by LoRA; writes OUT/dpo and OUT/weights/dpo
     evaluate   the three: bits per byte, HellaSwag, LAMBADA, ARC-easy, PIQA
     samples    the three: the first twenty texts, and answers, as they come
+    record     OUT/measured: writes results/gpt2-124m
 """
 
 import argparse
 import contextlib
 import copy
 import datetime
-import gzip
 import hashlib
 import importlib.metadata
 import json
-import lzma
 import math
 import os
 import platform
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -168,8 +170,7 @@ def interval(right, n) -> list[float]:
 
 def read(path) -> list:
     """The rows of a file of JSON, or of JSON Lines, packed or not."""
-    opened = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)
-    with opened(path, "rt", encoding="utf-8") as file:
+    with lu.open_compressed(path) as file:
         if ".jsonl" in path.name:
             return [json.loads(line) for line in file]
         return json.load(file)
@@ -838,8 +839,6 @@ READS = {
 }
 NEEDED = ("corpus", "tokenizer", "shards", "base")  # by all that follow
 
-RUN_FIELDS = ("data", "out", "limit", "preset", "max_minutes", "changes")
-
 
 def surroundings(name) -> dict:
     """The command, the machine, and the versions that made a figure."""
@@ -926,7 +925,7 @@ def main() -> None:
     if asked.data and not asked.data.is_dir():
         parser.error(f"{asked.data} is no folder of data")
     torch.set_float32_matmul_precision("high")
-    run = Run(**{k: v for k, v in vars(asked).items() if k in RUN_FIELDS})
+    run = Run(**{f.name: getattr(asked, f.name) for f in fields(Run)})
     if asked.plan:
         for name in asked.steps:
             why = reason(name, run, asked.force)

@@ -4,7 +4,6 @@ The steps of gpt2_124m.py that belong to chapters 1 to 5 and to the end, where
 the weights are packed. Each takes a Run and returns the step's figures.
 """
 
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
@@ -158,17 +157,12 @@ def corpus(run) -> dict:
 
 def tokenizer(run) -> dict:
     """Chapter 2's tokenizer, learned from OUT/corpus, in OUT/tokenizer."""
-    texts = (row["text"] for row in rows_of(run.out / "corpus" / "train.jsonl"))
+    rows = lu.read_lines(run.out / "corpus" / "train.jsonl")
+    texts = (row["text"] for row in rows)
     size = lu.ModelConfig.preset(run.preset).vocab_size
     made = lu.BPETokenizer.train(texts, size)
     made.save(run.out / "tokenizer")
     return {"vocab_size": made.vocab_size, "sha256": made.sha256}
-
-
-def rows_of(path):
-    """The rows of a JSON Lines file, in order."""
-    with open(path, encoding="utf-8") as file:
-        yield from map(json.loads, file)
 
 
 def shards(run) -> dict:
@@ -178,7 +172,7 @@ def shards(run) -> dict:
     figures = {"vocab_size": tokenizer.vocab_size}
     for split in ("train", "validation"):
         index = lu.write_shards(
-            rows_of(run.out / "corpus" / f"{split}.jsonl"),
+            lu.read_lines(run.out / "corpus" / f"{split}.jsonl"),
             tokenizer,
             run.out / "shards",
             split,
@@ -349,7 +343,7 @@ def pack(run) -> dict:
     """The base in 8 bits, in OUT/weights/base, and what that costs."""
     tokenizer = lu.BPETokenizer.load(run.out / "base")
     model, training = lu.load_model(run.out / "base", run.device)
-    _, validation = splits(run, tokenizer)
+    validation = run.validation(tokenizer)
     folder = run.out / "weights" / "base"
     lu.save_quantized(model, folder, tokenizer, training=training)
     small = lu.load_quantized(folder, run.device)
