@@ -4187,14 +4187,19 @@ def _padding_mask(left_pad, past, T):
 
 
 def _padded_logits(head, x, config):
-    """Logits of states x (..., C), (..., vocab_rows): −∞ beyond the vocabulary.
-
-    A compiler fuses a mask with the loss; to cut the rows off is a copy.
-    """
+    """Logits of states x (..., C) with those of the padding: (..., V')."""
     z, cap = head(x), config.logit_softcap
     if cap is not None:
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         z = cap * torch.tanh(z / cap)
+    return z
+
+
+def _hide_padding(z, config):
+    """Logits (..., V') with −∞ beyond the vocabulary, for the loss.
+
+    A compiler fuses a mask with the loss; to cut the rows off is a copy.
+    """
     if config.vocab_rows > config.vocab_size:
         at = torch.arange(config.vocab_rows, device=z.device)
         z = z.masked_fill(at >= config.vocab_size, float("-inf"))
@@ -4266,7 +4271,8 @@ class GPT(nn.Module):
                 self.config.logit_softcap)
         if targets is None:
             return self.logits(x), None
-        z = _padded_logits(self.head, x, self.config)
+        z = _hide_padding(
+            _padded_logits(self.head, x, self.config), self.config)
         loss = F.cross_entropy(z.flatten(0, 1), targets.flatten())
         return z[..., :self.config.vocab_size], loss
 
