@@ -59,8 +59,8 @@ test: $(READY)  ## unit tests, all notebooks at the smoke preset, the HTML
 	@$(PY) -m pytest -q -m "not full" -n 2 --dist loadfile \
 		--no-loadscope-reorder
 
-test-full: $(READY)  ## the long tests
-	@$(PY) -m pytest -q -m full
+test-full: $(READY)  ## the long tests, after `make test`
+	@$(PY) -m pytest -q -m full -n 2 --dist worksteal
 
 lint: $(READY)  ## style and spelling
 	@$(BIN)/ruff check .
