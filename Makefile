@@ -21,7 +21,10 @@ help:  ## this list
 	@echo "  lab_…      one lab, such as lab_quality"
 	@echo "  bench-data chapters 1 and 2 beside other tools; needs real text"
 	@echo "  bench-train chapters 3 to 5 beside other tools"
+	@echo "  bench-infer  chapter 8 beside transformers, and its engine"
+	@echo "  bench-posttrain a step of chapters 6 and 7 beside TRL"
 	@echo "  bench-gpu  a training step of GPT-2's size on a GPU"
+	@echo "  bench-serve two hundred clients at the server for a minute"
 
 env: $(READY)  ## the environment, in .venv
 
@@ -33,6 +36,8 @@ $(READY): requirements.txt book/constraints.txt pyproject.toml
 	@test -f llm_utils.py || $(PYTHON) book/export.py
 	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
 		-r requirements.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) \
+		--no-deps axolotl==0.19.0
 	@touch $@
 
 book: $(READY)  ## run what changed, build the HTML book, print the report card

@@ -6,7 +6,9 @@ the notebook cell named above each piece, then export again.
 
 import asyncio
 import atexit
+import bisect
 import codecs
+import collections
 import contextlib
 import copy
 import ctypes
@@ -15,6 +17,7 @@ import glob
 import gzip
 import hashlib
 import heapq
+import hmac
 import importlib.util
 import io
 import itertools
@@ -41,7 +44,7 @@ import warnings
 import weakref
 import zlib
 from array import array
-from collections import Counter, defaultdict, deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -189,6 +192,7 @@ __all__ = [
     "make_norm",
     "Block",
     "initialise",
+    "segment_mask",
     "GPT",
     "linear_cross_entropy",
     "count_parameters",
@@ -248,19 +252,31 @@ __all__ = [
     "collate",
     "finetune",
     "ChatFormat",
+    "SPEAKERS",
+    "ANSWERS",
     "as_messages",
+    "check_messages",
+    "read_conversations",
     "InstructionDataset",
     "answer_tasks",
     "share",
     "mark_answers",
     "score_answers",
     "answer_loss",
+    "PackedDataset",
+    "collate_packed",
     "token_logprobs",
+    "answer_token_logprobs",
     "sequence_logprob",
     "PreferenceDataset",
     "collate_pairs",
     "pair_logprobs",
     "dpo_loss",
+    "simpo_loss",
+    "orpo_loss",
+    "kto_loss",
+    "mismatched",
+    "preference_loss",
     "train_dpo",
     "policy_kl",
     "RewardModel",
@@ -269,48 +285,75 @@ __all__ = [
     "group_advantages",
     "grpo_loss",
     "train_grpo",
+    "cache_bytes",
     "SamplingParams",
     "process_logits",
     "choose_token",
     "one_of",
     "TextStream",
     "stream",
+    "FastLinear",
+    "FastBlock",
+    "FastGPT",
     "BlockPool",
     "PagedCache",
+    "SharedPool",
     "GenerationRequest",
     "Scheduler",
+    "PagedScheduler",
     "EngineCore",
     "Busy",
     "Engine",
     "prompt_lookup",
+    "keep_or_replace",
     "speculative_generate",
+    "DraftModel",
     "pack_bits",
     "unpack_bits",
     "QuantizedLinear",
     "QuantizedEmbedding",
     "quantize",
     "model_bytes",
+    "Int8Linear",
     "dequantize",
     "save_quantized",
     "load_quantized",
     "APIError",
     "parse_messages",
+    "parse_prompt",
     "parse_params",
     "answer_events",
-    "completion",
-    "create_app",
-    "read_json_body",
+    "Answer",
     "as_events",
     "as_whole",
+    "Limits",
+    "read_json_body",
+    "hung_up",
+    "ChatOrText",
+    "check_length",
+    "Histogram",
+    "prometheus_text",
+    "ServerMetrics",
+    "doorkeeper",
+    "tell_faults",
+    "known_model",
+    "parse_request",
+    "add_answers",
+    "PAGE_HEADERS",
+    "add_views",
+    "create_app",
     "chat_in_terminal",
     "load_pretrained",
     "PlainText",
     "export_transformers",
     "gguf_settings",
+    "q8_0",
     "export_gguf",
     "report_card",
     "REPORT_LINES",
     "report_rows",
+    "wilson_interval",
+    "report_intervals",
     "report_number",
     "print_report",
     "fold_mup",
@@ -336,6 +379,27 @@ __all__ = [
     "launch",
     "Traffic",
     "try_plans",
+    "ZeroPlan",
+    "ZeroGPT",
+    "training_template",
+    "lora_to_peft",
+    "axolotl_config",
+    "trl_script",
+    "unknown_keys",
+    "rloo_advantages",
+    "batch_advantages",
+    "reinforce_loss",
+    "pass_at_k",
+    "best_of",
+    "parse_regex",
+    "utf8_ranges",
+    "ByteAutomaton",
+    "StateTable",
+    "token_trie",
+    "TokenGrammar",
+    "regex_grammar",
+    "JsonRules",
+    "json_grammar",
 ]
 
 
@@ -3595,10 +3659,11 @@ class KVCache:
         if end > room:
             more = self.kept.new_empty(2, B, G, max(room, end - room), D)
             self.kept = torch.cat((self.kept, more), dim=3)
-        self.kept[0, :, :, start:end] = k.detach()
-        self.kept[1, :, :, start:end] = v.detach()
+        keys, values = self.kept.narrow(3, 0, end).unbind(0)
+        keys.narrow(2, start, T).copy_(k.detach())
+        values.narrow(2, start, T).copy_(v.detach())
         self.length = end
-        return self.kept[0, :, :, :end], self.kept[1, :, :, :end]
+        return keys, values
 
     def trim(self, n):
         """Forget all but the first n positions (0 ≤ n ≤ length)."""
@@ -4206,6 +4271,24 @@ def _hide_padding(z, config):
     return z
 
 
+# ch04_model/model.ipynb [ch04-segments]
+def segment_mask(segments):
+    """Attention within the texts of packed rows: (mask, positions).
+
+    segments: (B, T) integers; wherever the number changes along a row, a
+    new text begins. mask: bool (B, 1, T, T), True where key j ≤ query i
+    and both are of one text; positions: (B, T), from 0 in each text.
+    Source: Krell et al. 2021. Built in chapter 4.
+    """
+    T = segments.shape[1]
+    at = torch.arange(T, device=segments.device)
+    begins = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+    start = (at * begins).cummax(dim=1).values  # (B, T)
+    same = start[:, :, None] == start[:, None]  # (B, T, T)
+    mask = causal_mask(T, device=segments.device) & same
+    return mask[:, None], at - start
+
+
 # ch04_model/model.ipynb [ch04-gpt-code]
 class GPT(nn.Module):
     """A decoder-only transformer, from ids to the next id's logits.
@@ -4239,7 +4322,7 @@ class GPT(nn.Module):
         return [KVCache() for _ in self.blocks]
 
     def forward(self, ids, targets=None, cache=None, hidden=False,
-                left_pad=None):
+                left_pad=None, segments=None):
         """(logits, loss) for ids (B, T) of int64.
 
         Without targets: logits (B, T, V), loss None. With targets (B, T):
@@ -4250,9 +4333,12 @@ class GPT(nn.Module):
         positions that follow it. left_pad: (B,) number of padding ids at
         the start of each row (of the cache and ids together): they are
         looked at by nobody, and positions count from the first real one.
-        Raises ValueError if cache and ids are longer than the context.
+        segments: (B, T) which text an id belongs to, in rows that hold
+        several: none sees another, see `segment_mask`.
+        Raises ValueError if cache and ids are longer than the context, or
+        if segments come with a cache or left_pad.
         """
-        x, mask, rope = self._embed(ids, cache, left_pad)
+        x, mask, rope = self._embed(ids, cache, left_pad, segments)
         for i, block in enumerate(self.blocks):
             if self.checkpointing and self.training and cache is None:
                 x = checkpoint(block, x, None, mask, rope,
@@ -4281,7 +4367,7 @@ class GPT(nn.Module):
         c = self.config
         return _padded_logits(self.head, x, c)[..., :c.vocab_size]
 
-    def _embed(self, ids, cache, left_pad):
+    def _embed(self, ids, cache, left_pad, segments=None):
         """The first x (B, T, C), the mask and the table of angles."""
         c, past = self.config, cache[0].length if cache else 0
         if ids.dim() != 2:
@@ -4294,13 +4380,18 @@ class GPT(nn.Module):
         if left_pad is not None:
             mask = _padding_mask(left_pad, past, ids.shape[1])
             at = (at - left_pad[:, None]).clamp_min(0)  # (B, T)
+        if segments is not None:
+            if cache is not None or left_pad is not None:
+                raise ValueError("packed rows are read whole: segments go "
+                                 "with neither cache nor left_pad")
+            mask, at = segment_mask(segments)
         x = self.token_embedding(ids)
         if c.position == "learned":
             x = x + self.position_embedding(at)
         if c.position == "rope":
             rope = rope_table(at, rope_frequencies(
                 c.d_head, c.rope_theta, ids.device))
-            if left_pad is not None:
+            if at.dim() == 2:
                 rope = [z[:, None] for z in rope]  # the same for all heads
         return self.drop(x), mask, rope
 
@@ -5178,6 +5269,22 @@ def _scored_windows(data, documents, context):
             yield d, first, min(context, end - first), context - step
 
 
+def _scored_batch(data, batch):
+    """x, y (B, T) of the windows in `batch`, padded on the right."""
+    first = int(data.starts[1]) if len(data.starts) > 1 else len(data.tokens)
+    end_of_text = int(data.tokens[first - 1])
+    shape = (len(batch), max(job[2] for job in batch))
+    x, y = np.full(shape, end_of_text), np.full(shape, -100)
+    for r, (_, start, length, skip) in enumerate(batch):
+        part = np.asarray(data.tokens[start:start + length], dtype=np.int64)
+        x[r, 1:length] = part[:-1]
+        if skip:  # not at a document's beginning
+            x[r, 0] = int(data.tokens[start - 1])
+        y[r, skip:length] = part[skip:]
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+# ch05_pretrain/pretrain.ipynb [document-nats-2]
 @torch.no_grad()
 def document_nats(model, data, documents=None, context=None,
                   precision="float32"):
@@ -5213,21 +5320,6 @@ def document_nats(model, data, documents=None, context=None,
             tokens[place[job[0]]] += job[2] - job[3]
     model.train(was)
     return nats, tokens
-
-
-def _scored_batch(data, batch):
-    """x, y (B, T) of the windows in `batch`, padded on the right."""
-    first = int(data.starts[1]) if len(data.starts) > 1 else len(data.tokens)
-    end_of_text = int(data.tokens[first - 1])
-    shape = (len(batch), max(job[2] for job in batch))
-    x, y = np.full(shape, end_of_text), np.full(shape, -100)
-    for r, (_, start, length, skip) in enumerate(batch):
-        part = np.asarray(data.tokens[start:start + length], dtype=np.int64)
-        x[r, 1:length] = part[:-1]
-        if skip:  # not at a document's beginning
-            x[r, 0] = int(data.tokens[start - 1])
-        y[r, skip:length] = part[skip:]
-    return torch.from_numpy(x), torch.from_numpy(y)
 
 
 # ch05_pretrain/pretrain.ipynb [evaluate]
@@ -5534,23 +5626,29 @@ class TrainConfig:
 
     def __post_init__(self):
         self.betas, self.milestones = tuple(self.betas), tuple(self.milestones)
-        for name, known in (("optimizer", ("muon", "adamw", "adamw8bit")),
-                            ("schedule", ("wsd", "cosine", "constant")),
-                            ("precision", ("auto", "float32", "bfloat16")),
-                            ("windows", ("documents", "stream"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: choose "
-                                 f"one of {', '.join(known)}")
-        for name in ("steps", "batch_size", "accumulation", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, "
-                                 f"not {getattr(self, name)}")
-        if self.batch_size % self.accumulation:
-            raise ValueError(f"{self.batch_size} rows do not divide into "
-                             f"{self.accumulation} equal pieces")
-        if self.learning_rate <= 0:
-            raise ValueError("learning_rate must be above 0, "
-                             f"not {self.learning_rate}")
+        _check_training(self)
+
+
+# ch05_pretrain/pretrain.ipynb [config-check]
+def _check_training(c):
+    """Raise ValueError where the fields of a TrainConfig make no sense."""
+    for name, known in (("optimizer", ("muon", "adamw", "adamw8bit")),
+                        ("schedule", ("wsd", "cosine", "constant")),
+                        ("precision", ("auto", "float32", "bfloat16")),
+                        ("windows", ("documents", "stream"))):
+        if getattr(c, name) not in known:
+            raise ValueError(f"{name} is {getattr(c, name)!r}: choose "
+                             f"one of {', '.join(known)}")
+    for name in ("steps", "batch_size", "accumulation", "log_every"):
+        if getattr(c, name) < 1:
+            raise ValueError(f"{name} must be at least 1, "
+                             f"not {getattr(c, name)}")
+    if c.batch_size % c.accumulation:
+        raise ValueError(f"{c.batch_size} rows do not divide into "
+                         f"{c.accumulation} equal pieces")
+    if c.learning_rate <= 0:
+        raise ValueError("learning_rate must be above 0, "
+                         f"not {c.learning_rate}")
 
 
 # ch05_pretrain/pretrain.ipynb [schedule]
@@ -5594,6 +5692,7 @@ def _sorted_parameters(model):
             [p for p in learning if p.ndim != 2])
 
 
+# ch05_pretrain/pretrain.ipynb [optimizers-2]
 def make_optimizers(model, config):
     """The optimisers of a run, as a list, for what is to be learnt.
 
@@ -5644,6 +5743,8 @@ def optimizer_step(model, optimizers, step, config):
     FloatingPointError, and changes nothing, if that is not finite.
     Built in chapter 5.
     """
+    if hasattr(model, "optimizer_step"):  # spread in a way of its own
+        return model.optimizer_step(step, config)
     params = [p for p in model.parameters() if p.grad is not None]
     limit = config.clip_norm or math.inf
     if hasattr(model, "clip_grad_norm_"):  # one in shards sees them all
@@ -5827,17 +5928,8 @@ def _read_state(place):
                          "one before") from None
 
 
-def load_checkpoint(folder, model, optimizers=()):
-    """Read what `save_checkpoint` wrote into model and optimisers.
-
-    folder: a step-… folder, or one that holds several (the last is taken).
-    Sets torch's random states when optimisers are given, and returns the
-    state. Raises FileNotFoundError if there is none, and ValueError, with
-    nothing changed, if a file is truncated, altered or of another model.
-    Built in chapter 5.
-    """
-    from safetensors.torch import load_file
-
+def _verified(folder):
+    """(step-… folder, its state), after a look at every file's SHA-256."""
     folder = Path(folder)
     if not (folder / "checkpoint.json").exists():
         place = latest_checkpoint(folder)
@@ -5852,12 +5944,14 @@ def load_checkpoint(folder, model, optimizers=()):
             raise ValueError(
                 f"{path} is not the file that was saved (its SHA-256 "
                 "differs): remove this folder to go on from the one before")
-    if hasattr(model, "load_checkpoint"):
-        model.load_checkpoint(folder, optimizers)
-        return state
-    if not (folder / "model.safetensors").exists():
-        raise ValueError(f"{folder} was written in shards: go on with the "
-                         "flags that spread it (--fsdp 1 for one process)")
+    return folder, state
+
+
+# ch05_pretrain/pretrain.ipynb [load-checkpoint-2]
+def _load_weights(folder, model):
+    """Read a model's weights; returns all else that was saved."""
+    from safetensors.torch import load_file
+
     weights = load_file(folder / "model.safetensors")
     extra = load_file(folder / "optimizer.safetensors")
     own = _own_weights(model)
@@ -5867,12 +5961,7 @@ def load_checkpoint(folder, model, optimizers=()):
     with torch.no_grad():
         for name, value in own.items():
             value.copy_(weights[name])
-    if optimizers:
-        _load_optimizers(optimizers, extra)
-        torch.set_rng_state(extra["random.cpu"])
-        if torch.cuda.is_available() and "random.cuda" in extra:
-            torch.cuda.set_rng_state(extra["random.cuda"])
-    return state
+    return extra
 
 
 def _load_optimizers(optimizers, extra):
@@ -5887,6 +5976,33 @@ def _load_optimizers(optimizers, extra):
         optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
+# ch05_pretrain/pretrain.ipynb [load-checkpoint-3]
+def load_checkpoint(folder, model, optimizers=()):
+    """Read what `save_checkpoint` wrote into model and optimisers.
+
+    folder: a step-… folder, or one that holds several (the last is taken).
+    Sets torch's random states when optimisers are given, and returns the
+    state. Raises FileNotFoundError if there is none, and ValueError, with
+    nothing changed, if a file is truncated, altered or of another model.
+    Built in chapter 5.
+    """
+    folder, state = _verified(folder)
+    if hasattr(model, "load_checkpoint"):
+        model.load_checkpoint(folder, optimizers)
+        return state
+    if not (folder / "model.safetensors").exists():
+        raise ValueError(f"{folder} was written in shards: go on with the "
+                         "flags that spread it (--fsdp 1 for one process)")
+    extra = _load_weights(folder, model)
+    if optimizers:
+        _load_optimizers(optimizers, extra)
+        torch.set_rng_state(extra["random.cpu"])
+        if torch.cuda.is_available() and "random.cuda" in extra:
+            torch.cuda.set_rng_state(extra["random.cuda"])
+    return state
+
+
+# ch05_pretrain/pretrain.ipynb [drop-checkpoints]
 def _drop_old_checkpoints(folder, config):
     """Keep the last few, and those of the milestones."""
     if workers()[0] != 0:
@@ -6237,6 +6353,7 @@ def _resume(run):
     run.batches.load_state_dict(state["position"])
 
 
+# ch05_pretrain/pretrain.ipynb [run-begin]
 def _begin(run):
     """A new run: what an earlier one left in the folder goes."""
     if run.rank == 0 and run.folder:
@@ -6457,6 +6574,7 @@ def generate(model, ids, max_new_tokens, temperature=0.0, top_k=None,
     return out[0] if ids.ndim == 1 else out
 
 
+@torch.inference_mode()
 def _continue(model, batch, lengths, max_new_tokens, stop, use_cache,
               *sampling):
     """New ids (B, N) after prompts of `lengths`, padded on the left."""
@@ -6593,6 +6711,7 @@ def continuation_logprobs(model, pairs, batch_tokens=None):
     return found
 
 
+# ch05_pretrain/pretrain.ipynb [know-score-2]
 def _score_endings(model, hidden, endings):
     """(log p, is_greedy) of each ending; hidden (N, C): a state an id."""
     ids = torch.tensor([t for ids in endings for t in ids])
@@ -7087,11 +7206,17 @@ class ChatFormat:
 
 
 # ch06_finetune/finetune.ipynb [ch06-as-messages]
+SPEAKERS = {"human": "user", "gpt": "assistant"}  # ShareGPT's names
+ANSWERS = ("output", "answer", "response", "completion")  # one thing
+
+
 def as_messages(row) -> list[dict]:
     """A training row of any usual shape as a list of chat messages.
 
-    Takes `{"messages": [...]}`, Alpaca's `{"instruction", "input", "output"}`,
-    `{"prompt", "answer"}`, and objects with the last two as attributes.
+    Takes `{"messages": [...]}`, ShareGPT's `{"conversations": [{"from",
+    "value"}, ...]}`, Alpaca's `{"instruction", "input", "output"}`,
+    `{"prompt", "answer"}`, and objects with the last two as attributes. An
+    answer may also be called "response" or "completion", an input "context".
     Raises ValueError for anything else. Built in chapter 6.
     """
     if hasattr(row, "prompt") and hasattr(row, "answer"):
@@ -7100,17 +7225,93 @@ def as_messages(row) -> list[dict]:
         raise ValueError(f"a row must be a dict or a task, got {row!r:.80}")
     if "messages" in row:
         return row["messages"]
-    if {"instruction", "output"} <= row.keys():
-        parts = [row["instruction"], row.get("input")]
-        asked = "\n\n".join(filter(None, parts))
-        answer = row["output"]
-    elif {"prompt", "answer"} <= row.keys():
-        asked, answer = row["prompt"], row["answer"]
-    else:
+    if "conversations" in row:
+        return [{"role": SPEAKERS.get(m.get("from"), m.get("from")),
+                 "content": m.get("value")} for m in row["conversations"]]
+    parts = [row.get(name) for name in (
+        "instruction", "prompt", "input", "context")]
+    answers = [row[name] for name in ANSWERS if name in row]
+    if parts[:2] == [None, None] or not answers:
         raise ValueError("a row needs messages, or instruction and output, or "
                          f"prompt and answer; it has {', '.join(row)}")
-    return [{"role": "user", "content": asked},
-            {"role": "assistant", "content": answer}]
+    return [{"role": "user", "content": "\n\n".join(filter(None, parts))},
+            {"role": "assistant", "content": answers[0]}]
+
+
+# ch06_finetune/finetune.ipynb [ch06-files-check-messages]
+def check_messages(messages) -> list[dict]:
+    """The messages with role and content alone, or ValueError: each needs a
+    known role and a text, and some assistant has to say something. Built in
+    chapter 6."""
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("a conversation is a list of messages, "
+                         f"got {messages!r:.60}")
+    for m in messages:
+        if (not isinstance(m, dict) or m.get("role") not in ChatFormat.ROLES
+                or not isinstance(m.get("content"), str)):
+            raise ValueError("a message needs a role (system, user or "
+                             f"assistant) and a text, got {m!r:.60}")
+    if not any(m["role"] == "assistant" and m["content"].strip()
+               for m in messages):
+        raise ValueError("no assistant says anything in it")
+    return [{"role": m["role"], "content": m["content"]} for m in messages]
+
+
+# ch06_finetune/finetune.ipynb [ch06-files-numbered]
+def _numbered_rows(path):
+    """(where, row) of a JSON list or of JSON lines; a ValueError stands for
+    a line that is not JSON."""
+    with open_compressed(path) as file:
+        data = file.read().removeprefix(b"\xef\xbb\xbf")
+    if data.lstrip().startswith(b"["):
+        try:
+            rows = json.loads(data)
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        yield from ((f"row {n}", row) for n, row in enumerate(rows, 1))
+        return
+    for n, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                row = ValueError(f"not JSON ({error})")
+            yield f"line {n}", row
+
+
+# ch06_finetune/finetune.ipynb [ch06-files-conversations]
+def read_conversations(path, malformed="refuse", log=None) -> list[dict]:
+    """The rows of a file as `[{"messages": [...]}, ...]`, all of them whole.
+
+    path: a JSON list, or JSON lines, plain, .gz, .xz or .zst; a row may have
+    any shape that `as_messages` takes. malformed: "refuse" raises
+    ValueError at the first malformed row, naming file and line (row, in a
+    list; both count from 1); "skip" leaves such rows out, with a warning
+    that says how many and names the first. log: a dict, emptied, then
+    {"rows": read, "skipped": ["line 7: why", ...]}. ValueError too if no
+    row is left. Built in chapter 6.
+    """
+    if malformed not in ("refuse", "skip"):
+        raise ValueError(f'malformed is "refuse" or "skip", not {malformed!r}')
+    rows, skipped = [], []
+    for where, row in _numbered_rows(path):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            rows.append({"messages": check_messages(as_messages(row))})
+        except (ValueError, AttributeError, TypeError) as error:
+            if malformed == "refuse":
+                raise ValueError(f"{path}, {where}: {error}") from None
+            skipped.append(f"{where}: {error}")
+    if skipped:
+        warnings.warn(f"{Path(path).name}: {len(skipped)} malformed, skipped; "
+                      f"first {skipped[0]}", stacklevel=2)
+    if log is not None:
+        log.clear()
+        log |= {"rows": len(rows), "skipped": skipped}
+    if not rows:
+        raise ValueError(f"{path} holds no conversation")
+    return rows
 
 
 # ch06_finetune/finetune.ipynb [ch06-dataset]
@@ -7217,13 +7418,56 @@ def score_answers(model, tokenizer, tasks, **options) -> dict:
 
 
 # ch06_finetune/finetune.ipynb [ch06-answer-loss]
-def answer_loss(model, rows, x, y):
+def answer_loss(model, rows, x, y, segments=None):
     """The loss of `model(x, y)` in nats, at less cost: the head is asked only
-    where y is not −100. For `finetune`; rows are not used. Built in
-    chapter 6."""
+    where y is not −100. segments: as in `GPT.forward`. For `finetune`; rows
+    are not used. Built in chapter 6."""
     learned = y != -100
-    hidden = model(x, hidden=True)[learned]  # (N, C)
+    hidden = model(x, hidden=True, segments=segments)[learned]  # (N, C)
     return F.cross_entropy(model.logits(hidden).float(), y[learned])
+
+
+# ch06_finetune/finetune.ipynb [ch06-packed-dataset]
+class PackedDataset(torch.utils.data.Dataset):
+    """Rows that each hold several examples of an `InstructionDataset`.
+
+    `examples` are triples (x, y, segments) of at most `max_length`, to be
+    stacked by `collate_packed`; `rows` tells which examples a row holds.
+    Raises ValueError if one is longer than `max_length`. Sources: Krell et
+    al., 2021; Ding et al., 2024. Built in chapter 6.
+    """
+
+    def __init__(self, data, max_length: int):
+        lengths = [len(x) for x, _ in data.examples]
+        if max(lengths) > max_length:
+            raise ValueError(f"an example of {max(lengths)} tokens does not "
+                             f"fit into a row of {max_length}")
+        self.pad, self.rows = data.pad, pack_documents(lengths, max_length)
+        self.examples = [self._row(*zip(*map(data.examples.__getitem__, row)))
+                         for row in self.rows]
+
+    @staticmethod
+    def _row(xs, ys):
+        lengths = torch.tensor([len(x) for x in xs])
+        number = torch.arange(len(xs)).repeat_interleave(lengths)
+        return torch.cat(xs), torch.cat(ys), number
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, i: int):
+        return self.examples[i]
+
+
+# ch06_finetune/finetune.ipynb [ch06-collate-packed-code]
+def collate_packed(examples, pad: int):
+    """Stack rows of a `PackedDataset` to x, y, segments, each (B, T). The
+    filling is `pad` in x, −100 in y and −1 in segments. Built in
+    chapter 6."""
+    xs, ys, segments = zip(*examples)
+    numbers = nn.utils.rnn.pad_sequence(
+        segments, batch_first=True, padding_value=-1)
+    return *collate(zip(xs, ys), pad), numbers
 
 
 # ch07_dpo/dpo.ipynb [ch07-logprob-code]
@@ -7235,18 +7479,29 @@ def token_logprobs(model, ids):
     return picked - logits.logsumexp(-1)
 
 
+def answer_token_logprobs(model, ids, mask):
+    """As `token_logprobs` where `mask[:, 1:]` is 1, and 0 elsewhere, at less
+    cost: the head is asked for the answers alone. Built in chapter 7."""
+    at = mask[:, 1:].bool()  # (B, T-1)
+    hidden = model(ids[:, :-1], hidden=True)[at]  # (N, C)
+    found = -F.cross_entropy(model.logits(hidden).float(), ids[:, 1:][at],
+                             reduction="none")
+    return found.new_zeros(at.shape).masked_scatter(at, found)
+
+
 def sequence_logprob(model, ids, mask):
     """The log-probability of the masked tokens, summed over each row.
 
     Args:
-        model: a `GPT`.
+        model: a `GPT`. As in chapter 6's `answer_loss`, its head is not
+            asked about the prompt.
         ids: `(B, T)` token ids.
         mask: `(B, T)`, 1 where the token `ids[b, t]` counts: the answer and
             its end token, never the prompt. Column 0 cannot be predicted.
 
     Returns `(B,)` in nats, float32. Built in chapter 7.
     """
-    return (token_logprobs(model, ids) * mask[:, 1:]).sum(-1)
+    return answer_token_logprobs(model, ids, mask).sum(1)
 
 
 # ch07_dpo/dpo.ipynb [ch07-dataset]
@@ -7326,77 +7581,182 @@ def pair_logprobs(model, data, batch_size=64):
 # ch07_dpo/dpo.ipynb [ch07-dpo-loss]
 def dpo_loss(policy_chosen, policy_rejected, reference_chosen,
              reference_rejected, beta=0.1, label_smoothing=0.0,
-             kind="sigmoid"):
+             kind="sigmoid", tokens=None):
     """Direct preference optimisation's loss (Rafailov et al. 2023, eq. 7).
 
     Args:
         policy_chosen, policy_rejected, reference_chosen, reference_rejected:
             `(B,)` summed log-probabilities in nats, see `sequence_logprob`.
         beta: the price of moving away from the reference, above 0.
-        label_smoothing: share of pairs believed to be the wrong way round
-            ("sigmoid" only: conservative DPO).
-        kind: "sigmoid" (DPO), "hinge" (SLiC; Zhao et al. 2023) or "ipo"
-            (Azar et al. 2023, eq. 17).
+        label_smoothing: share of pairs believed to be the wrong way round,
+            below ½ ("sigmoid": conservative DPO, Mitchell 2023; "robust":
+            Chowdhury et al. 2024).
+        kind: "sigmoid" (DPO), "robust", "hinge" (SLiC; Zhao et al. 2023) or
+            "ipo" (Azar et al. 2023, eq. 17).
+        tokens: `(2, B)` lengths of the answers; given, each log-ratio is
+            taken per token.
 
     Returns `(loss, chosen_reward, rejected_reward)`: the mean loss, and the
     implicit rewards β·(log π − log π_ref), `(B,)` each, detached. Raises
-    ValueError on an unknown kind or a beta not above 0. Built in chapter 7.
+    ValueError on an unknown kind, a beta not above 0 or a label_smoothing
+    outside [0, ½). Built in chapter 7.
     """
-    if beta <= 0:
-        raise ValueError(f"beta must be above 0, got {beta}")
+    if beta <= 0 or not 0 <= label_smoothing < 0.5:
+        raise ValueError("beta must be above 0 and label_smoothing in [0, ½),"
+                         f" got {beta} and {label_smoothing}")
     chosen = policy_chosen - reference_chosen
     rejected = policy_rejected - reference_rejected
-    margin = chosen - rejected  # (B,)
+    lengths = (1, 1) if tokens is None else tokens
+    margin = chosen / lengths[0] - rejected / lengths[1]  # (B,)
+    right, wrong = F.logsigmoid(beta * margin), F.logsigmoid(-beta * margin)
     if kind == "sigmoid":
-        loss = (-(1 - label_smoothing) * F.logsigmoid(beta * margin)
-                - label_smoothing * F.logsigmoid(-beta * margin))
+        loss = -(1 - label_smoothing) * right - label_smoothing * wrong
+    elif kind == "robust":
+        loss = (label_smoothing * wrong - (1 - label_smoothing) * right) / (
+            1 - 2 * label_smoothing)
     elif kind == "hinge":
         loss = F.relu(1 - beta * margin)
     elif kind == "ipo":
         loss = (margin - 1 / (2 * beta)) ** 2
     else:
-        raise ValueError(f"kind is sigmoid, hinge or ipo, got {kind!r}")
+        raise ValueError("kind is sigmoid, robust, hinge or ipo, "
+                         f"got {kind!r}")
     return loss.mean(), beta * chosen.detach(), beta * rejected.detach()
+
+
+# ch07_dpo/dpo.ipynb [ch07-family-code]
+def simpo_loss(chosen, rejected, tokens, beta=2.0, gamma=1.0):
+    """SimPO: length-normalised, without a reference, with a margin.
+
+    chosen, rejected: `(B,)` summed log-probabilities in nats; tokens:
+    `(2, B)`, the answers' lengths. beta: scale of a nat per token; gamma:
+    the margin, on the scaled side. Returns the mean loss. Source: Meng et
+    al. 2024, eq. 6. Built in chapter 7.
+    """
+    margin = chosen / tokens[0] - rejected / tokens[1]
+    return -F.logsigmoid(beta * margin - gamma).mean()
+
+
+def orpo_loss(chosen, rejected, tokens, beta=0.1):
+    """ORPO: the chosen answer's own loss per token, and the log of the odds
+    ratio with weight beta (λ in the paper). Arguments as in `simpo_loss`.
+    Source: Hong et al. 2024, eq. 6 and 7. Built in chapter 7."""
+    means = [(total / n).clamp_max(-1e-6)  # a certain answer has no odds
+             for total, n in ((chosen, tokens[0]), (rejected, tokens[1]))]
+    good, bad = (m - torch.log(-torch.expm1(m)) for m in means)
+    return (-means[0] - beta * F.logsigmoid(good - bad)).mean()
+
+
+# ch07_dpo/dpo.ipynb [ch07-kto-code]
+def kto_loss(policy, reference, good, baseline, beta=0.1, good_weight=1.0,
+             bad_weight=1.0):
+    """KTO: single answers, good or bad, in no pairs.
+
+    policy, reference: `(B,)` summed log-probabilities in nats; good: `(B,)`
+    of bool; baseline: log-ratios of mismatched answers, any number, see
+    `mismatched`. Returns the mean loss. Source: Ethayarajh et al. 2024,
+    section 4. Built in chapter 7.
+    """
+    ratio = policy - reference
+    held = baseline.detach().mean().clamp_min(0)
+    gain = torch.where(good, ratio - held, held - ratio)
+    weight = torch.where(good, good_weight, bad_weight)
+    return (weight * (1 - torch.sigmoid(beta * gain))).mean()
+
+
+def mismatched(data):
+    """A `PreferenceDataset` of each prompt with the answers of the pair
+    before it, cut at the longest row of `data`. Built in chapter 7."""
+    other, most = copy.copy(data), max(len(row[0]) for row in data.examples)
+    other.examples = []
+    for mine, last in zip(data.examples,
+                          data.examples[-1:] + data.examples[:-1]):
+        sides = []
+        for i in (0, 2):
+            prompt = mine[i][mine[i + 1] == 0]
+            ids = torch.cat([prompt, last[i][last[i + 1] == 1]])[:most]
+            sides += [ids, (torch.arange(len(ids)) >= len(prompt)).long()]
+        other.examples.append(tuple(sides))
+    return other
+
+
+# ch07_dpo/dpo.ipynb [ch07-preference-loss]
+def preference_loss(kind, policy, reference, tokens, beta=0.1,
+                    per_token=False, baseline=None, **options):
+    """The loss of this name, a mean over B pairs.
+
+    Args:
+        kind: a kind of `dpo_loss`, or "simpo", "orpo" or "kto".
+        policy, reference: `(2, B)` summed log-probabilities in nats, the
+            chosen answers' first.
+        tokens: `(2, B)` lengths of the answers.
+        per_token: the log-ratios of `dpo_loss` by their lengths.
+        baseline: see `kto_loss`.
+        options: more for the loss of that name.
+
+    Built in chapter 7.
+    """
+    if kind == "simpo":
+        return simpo_loss(*policy, tokens, beta, **options)
+    if kind == "orpo":
+        return orpo_loss(*policy, tokens, beta, **options)
+    if kind == "kto":
+        good = torch.ones_like(policy, dtype=torch.bool)
+        good[1] = False
+        return kto_loss(policy, reference, good, baseline, beta, **options)
+    return dpo_loss(*policy, *reference, beta, kind=kind,
+                    tokens=tokens if per_token else None, **options)[0]
 
 
 # ch07_dpo/dpo.ipynb [ch07-train-dpo]
 def train_dpo(model, data, config, beta=0.1, reference=None,
-              chosen_weight=0.0, **options):
+              chosen_weight=0.0, kind="sigmoid", on_step=None, **options):
     """Train `model` on preference pairs, against what it is at the start.
 
     Args:
         model: the policy, a `GPT`, changed in place.
         data: a `PreferenceDataset`.
         config: a `TrainConfig`; batch_size counts pairs.
-        beta: see `dpo_loss`, as are the `options`.
+        beta: see the loss.
         reference: `(N, 2)` log-probabilities of the reference in nats
             (default: those of `model` now).
         chosen_weight: weight of the chosen answer's own loss, in nats per
-            token, beside DPO's. Source: Pang et al. 2024, equation 1.
+            token, beside the other. Source: Pang et al. 2024, equation 1.
+        kind, options: the loss and its options, see `preference_loss`. For
+            "kto" the reference is the model at the start.
+        on_step: as in `finetune`.
 
-    Returns a list with one dict a step: DPO's loss, accuracy and margin of
+    Returns a list with one dict a step: the loss, accuracy and margin of
     the implicit rewards, and the mean log-ratios to the reference of chosen
     and rejected answers, in nats. Built in chapter 7.
     """
     reference = pair_logprobs(model, data) if reference is None else reference
+    strangers = mismatched(data) if kind == "kto" else None
+    baseline = pair_logprobs(model, strangers) if strangers else None
     history = []
 
     def loss(model, rows, ids, mask):
-        held = reference[rows].to(ids.device)
-        chosen, rejected = sequence_logprob(model, ids, mask).view(2, -1)
-        value, good, bad = dpo_loss(chosen, rejected, held[:, 0], held[:, 1],
-                                    beta, **options)
+        held = reference[rows].T.to(ids.device)
+        policy = sequence_logprob(model, ids, mask).view(2, -1)
+        tokens = mask[:, 1:].sum(1).view(2, -1)
+        if strangers:
+            with torch.no_grad():
+                others = [part.to(ids.device) for part in collate_pairs(
+                    [strangers[i] for i in rows], data.pad)]
+                options["baseline"] = (
+                    sequence_logprob(model, *others).view(2, -1)
+                    - baseline[rows].T.to(ids.device))
+        value = preference_loss(kind, policy, held, tokens, beta, **options)
+        good, bad = policy.detach() - held
         history.append({
-            "loss": value.item(), "margin": (good - bad).mean().item(),
+            "loss": value.item(), "margin": beta * (good - bad).mean().item(),
             "accuracy": (good > bad).float().mean().item(),
-            "chosen": good.mean().item() / beta,
-            "rejected": bad.mean().item() / beta})
+            "chosen": good.mean().item(), "rejected": bad.mean().item()})
         if chosen_weight:
-            tokens = mask[:len(rows)].sum(1)
-            value = value - chosen_weight * (chosen / tokens).mean()
+            value = value - chosen_weight * (policy[0] / tokens[0]).mean()
         return value
 
-    finetune(model, data, config, collate_pairs, loss)
+    finetune(model, data, config, collate_pairs, loss, on_step)
     return history
 
 
@@ -7486,41 +7846,58 @@ def group_advantages(rewards, eps=1e-4):
 
 
 # ch07_dpo/dpo.ipynb [ch07-grpo-code]
-def grpo_loss(logprob, reference, mask, advantages, beta=0.04):
-    """The loss of GRPO for answers drawn by the present policy.
+def grpo_loss(logprob, reference, mask, advantages, beta=0.04, old=None,
+              clip=0.2, weigh_kl=False):
+    """The loss of GRPO: each answer's tokens are averaged, then the answers.
 
-    logprob, reference, mask: `(B, T)` of the answers' tokens; advantages:
-    `(B,)`. Each answer's tokens are averaged, then the answers. beta: price
-    of the KL divergence per token. Source: Shao et al. 2024, eq. 3, with one
-    update a batch. Built in chapter 7.
+    Args:
+        logprob, reference, mask: `(B, T)` of the answers' tokens, in nats.
+        advantages: `(B,)`.
+        beta: price of the KL divergence per token.
+        old: `(B, T)` log-probabilities under the policy that drew the
+            answers (default: the present one, which is right for the first
+            update).
+        clip: by how much a token's probability ratio may leave 1.
+        weigh_kl: multiply the KL estimate by the ratio, so that its gradient
+            too is right on average (TRL's default; DeepSeek-AI 2025).
+
+    Source: Shao et al. 2024, eq. 3. Built in chapter 7.
     """
-    ratio = (logprob - logprob.detach()).exp()  # 1, with log π's gradient
+    old = logprob.detach() if old is None else old
+    ratio = (logprob - old).exp()
+    gain = torch.min(ratio * advantages[:, None],
+                     ratio.clamp(1 - clip, 1 + clip) * advantages[:, None])
     away = reference - logprob
-    kl = away.exp() - away - 1
-    per_token = beta * kl - ratio * advantages[:, None]
-    per_answer = (per_token * mask).sum(1) / mask.sum(1).clamp_min(1)
+    kl = (away.exp() - away - 1) * (ratio if weigh_kl else 1)
+    per_answer = ((beta * kl - gain) * mask).sum(1) / mask.sum(1).clamp_min(1)
     return per_answer.mean()
 
 
 # ch07_dpo/dpo.ipynb [ch07-grpo-train]
 def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
-               max_new_tokens=64, temperature=1.0):
+               max_new_tokens=64, temperature=1.0, updates=1, clip=0.2,
+               advantages=group_advantages, loss=grpo_loss):
     """Train `model` on rewards of its own answers (GRPO), in place.
 
     Args:
         tasks: objects with a prompt; config.batch_size of them a step, in
             turn.
         reward: `(task, answer) -> float`.
-        config: a `TrainConfig`.
+        config: a `TrainConfig`; a step is one batch of answers.
         group: answers a prompt, at least 2.
         beta, max_new_tokens, temperature: price of the KL divergence, and
             how answers are drawn.
+        updates, clip: updates from each batch, at least 1, and the bound on
+            the ratios, see `grpo_loss`.
+        advantages, loss: functions to use in place of GRPO's own.
 
     Returns a list of the mean rewards, one a step. Raises ValueError when
-    group is below 2. Built in chapter 7.
+    group is below 2 or updates below 1. Built in chapter 7.
     """
     if group < 2:
         raise ValueError(f"a group needs at least 2 answers, got {group}")
+    if updates < 1:
+        raise ValueError(f"updates must be at least 1, got {updates}")
     chat, device = ChatFormat(tokenizer), next(model.parameters()).device
     reference = copy.deepcopy(model).eval().requires_grad_(False)
     optimizers = make_optimizers(model, config)
@@ -7537,16 +7914,20 @@ def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
         rewards = torch.tensor([
             reward(some[i // group], chat.decode(ids))
             for i, ids in enumerate(said)], dtype=torch.float)
-        advantages = group_advantages(rewards.view(n, group)).view(-1)
-        ids, mask = _answers(asked, said, chat.pad)
-        ids, mask = ids.to(device), mask.to(device)
-        with torch.no_grad():
-            held = token_logprobs(reference, ids)
+        worth = advantages(rewards.view(n, group)).view(-1).to(device)
+        ids, mask = (z.to(device) for z in _answers(asked, said, chat.pad))
+        held = old = None
+        if beta:
+            with torch.no_grad(), mixed_precision(device, config.precision):
+                held = answer_token_logprobs(reference, ids, mask)
         model.train()
-        loss = grpo_loss(token_logprobs(model, ids), held, mask[:, 1:],
-                         advantages.to(device), beta)
-        loss.backward()
-        optimizer_step(model, optimizers, step, config)
+        for _ in range(updates):
+            with mixed_precision(device, config.precision):
+                logprob = answer_token_logprobs(model, ids, mask)
+            old = logprob.detach() if old is None else old
+            loss(logprob, old if held is None else held, mask[:, 1:], worth,
+                 beta, old, clip).backward()
+            optimizer_step(model, optimizers, step, config)
         earned.append(rewards.mean().item())
     model.eval()
     return earned
@@ -7562,6 +7943,18 @@ def _answers(asked, said, pad):
             fill(masks, batch_first=True))
 
 
+# ch08_inference/inference.ipynb [cache-bytes-code]
+def cache_bytes(config, tokens=1, width=4) -> int:
+    """Bytes of the keys and values of so many tokens of a text.
+
+    config: a ModelConfig; width: bytes a number, 4 for float32. The room of
+    a `KVCache` grows by doubling, so it may have taken up to twice as many.
+    Built in chapter 8.
+    """
+    each = 2 * config.n_layer * config.n_kv_head * config.d_head
+    return each * width * tokens
+
+
 # ch08_inference/inference.ipynb [params]
 @dataclass(frozen=True)
 class SamplingParams:
@@ -7572,7 +7965,8 @@ class SamplingParams:
     those with this share of the best one's chance. repetition_penalty: above
     1 makes tokens already in the text less likely. logit_bias: {id: number
     added}. allowed: a function of the new ids that returns the ids allowed
-    next (a grammar). max_new_tokens, stop (texts that end the answer), seed.
+    next, or a mask (V,) of them (a grammar). max_new_tokens, stop (texts that
+    end the answer), seed. min_tokens_to_keep: as many as no cut goes below.
     ValueError on values without sense.
     """
 
@@ -7586,6 +7980,7 @@ class SamplingParams:
     max_new_tokens: int = 128
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    min_tokens_to_keep: int = 1
 
     def __post_init__(self):
         for name, fits, wanted in (
@@ -7596,6 +7991,7 @@ class SamplingParams:
             ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("stop", all(self.stop), "texts that are not empty"),
+            ("min_tokens_to_keep", self.min_tokens_to_keep >= 1, "at least 1"),
         ):
             if not fits:
                 raise ValueError(
@@ -7604,13 +8000,48 @@ class SamplingParams:
 
 
 # ch08_inference/inference.ipynb [process-logits]
+def _only(z, allowed):
+    """z (V,) with −inf at all but the allowed: ids, or a mask (V,)."""
+    if not torch.is_tensor(allowed):
+        ids = torch.tensor(sorted(allowed), dtype=torch.long)
+        allowed = torch.zeros(len(z), dtype=torch.bool)
+        allowed[ids] = True
+    if not allowed.any():
+        raise ValueError("the grammar allows no token here")
+    allowed = allowed.to(z.device)
+    z = z.masked_fill(~allowed, float("-inf"))
+    return z if z.max() > float("-inf") else z.masked_fill(allowed, 0.0)
+
+
+def _cut_tail(z, params):
+    """z (V,) with −inf below what top-k, top-p and min-p keep, in turn."""
+    keep = min(params.min_tokens_to_keep, len(z))
+    if params.top_k is not None:
+        k = min(max(params.top_k, keep), len(z))
+        z = z.masked_fill(z < z.topk(k).values[-1], float("-inf"))
+    if params.top_p < 1:
+        rising, order = z.sort()
+        cut = rising.softmax(-1).cumsum(-1) <= 1 - params.top_p
+        cut[-keep:] = False
+        z[order[cut]] = float("-inf")
+    if params.min_p > 0:
+        chances = z.softmax(-1)
+        cut = chances < params.min_p * chances.max()
+        cut[chances.topk(keep).indices] = False
+        z = z.masked_fill(cut, float("-inf"))
+    return z
+
+
+# ch08_inference/inference.ipynb [process-all-code]
 def process_logits(logits, params, seen=(), new=()):
     """Logits (V,) bent and cut as SamplingParams ask; float32, −inf: never.
 
     seen: ids of the text so far (for the penalty); new: those of them that
-    the model wrote (for the grammar). ValueError if the grammar allows
-    nothing. Sources: Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p),
-    Minh et al. 2025 (min-p), Keskar et al. 2019 (penalty). Built in chapter 8.
+    the model wrote (for the grammar). Equal to the bit to what the
+    processors of `transformers` make of them. ValueError if the grammar
+    allows nothing. Sources: Fan et al. 2018 (top-k), Holtzman et al. 2020
+    (top-p), Minh et al. 2025 (min-p), Keskar et al. 2019 (penalty). Built in
+    chapter 8.
     """
     z = logits.float().clone()                                      # (V,)
     for token, bias in params.logit_bias.items():
@@ -7618,28 +8049,13 @@ def process_logits(logits, params, seen=(), new=()):
     if params.repetition_penalty != 1 and len(seen):
         at = torch.as_tensor(list(set(seen)), device=z.device)
         factor = params.repetition_penalty
-        z[at] = torch.where(z[at] > 0, z[at] / factor, z[at] * factor)
+        z[at] = torch.where(z[at] < 0, z[at] * factor, z[at] / factor)
     if params.allowed is not None:
-        allowed = list(params.allowed(list(new)))
-        if not allowed:
-            raise ValueError("the grammar allows no token here")
-        mask = torch.full_like(z, float("-inf"))
-        mask[allowed] = 0
-        z = z + mask
+        z = _only(z, params.allowed(list(new)))
     if params.temperature == 0:
         best = z.argmax()
         return torch.full_like(z, float("-inf")).index_fill(0, best, 0.0)
-    z = z / params.temperature
-    if params.top_k is not None and params.top_k < len(z):
-        z[z < z.topk(params.top_k).values[-1]] = float("-inf")
-    if params.top_p < 1:
-        chances, order = z.softmax(-1).sort(descending=True)
-        before = chances.cumsum(-1) - chances         # held by the likelier
-        z[order[before >= params.top_p]] = float("-inf")
-    if params.min_p > 0:
-        chances = z.softmax(-1)
-        z[chances < params.min_p * chances.max()] = float("-inf")
-    return z
+    return _cut_tail(z / params.temperature, params)
 
 
 def choose_token(logits, params, seen=(), new=(), generator=None) -> int:
@@ -7673,8 +8089,9 @@ class TextStream:
     """Token ids in, whole characters out. Built in chapter 8.
 
     `push(id)` returns the text that is certain now, `finish()` the rest.
-    stop: texts that end the answer; neither they nor what follows is
-    returned, and `stopped` becomes True. `text` is all that was returned.
+    stop: texts that end the answer; the first to be complete does, neither
+    it nor what follows is returned, and `stopped` becomes True. `text` is
+    all that was returned, the same however the bytes were cut into tokens.
     """
 
     def __init__(self, tokenizer, stop=()):
@@ -7694,9 +8111,10 @@ class TextStream:
         if self.stopped:
             return ""
         self._held += self._decoder.decode(data, final)
-        found = [at for s in self.stop if (at := self._held.find(s)) >= 0]
-        if found:
-            self.stopped, keep = True, min(found)
+        found = [(at + len(s), at) for s in self.stop
+                 if (at := self._held.find(s)) >= 0]
+        if found:                          # who is complete first, the longest
+            self.stopped, keep = True, min(found)[1]
         else:
             keep = len(self._held)
             if not final:
@@ -7743,21 +8161,242 @@ def stream(model, tokenizer, messages, params=None, chat=None):
     yield text.finish()
 
 
+# ch08_inference/inference.ipynb [fast-linear]
+class FastLinear(torch.nn.Module):
+    """A linear layer laid out in memory for products with few rows.
+
+    weight: (out, in); bias: (out,) or None. A tall matrix is kept column by
+    column. Its numbers are copied, and carry no gradient. Built in chapter 8.
+    """
+
+    def __init__(self, weight, bias=None):
+        super().__init__()
+        weight = weight.detach()
+        tall = weight.shape[0] > weight.shape[1]
+        self.register_buffer(
+            "weight", weight.mT.contiguous().mT if tall else weight.clone())
+        self.register_buffer("bias", None if bias is None else bias.detach())
+
+    def forward(self, x):
+        """x (..., in) to (..., out)."""
+        return F.linear(x, self.weight, self.bias)
+
+    def product(self):
+        """A function of x (B, in), without a module's own overhead."""
+        weight, bias = self.weight.mT, self.bias
+        if bias is None:
+            return lambda x: torch.mm(x, weight)
+        return lambda x: torch.addmm(bias, x, weight)
+
+    def rows(self, first, last):
+        """The layer of these outputs alone; the numbers are shared."""
+        part = copy.copy(self)
+        part._buffers = {name: None if t is None else t[first:last]
+                         for name, t in self._buffers.items()}
+        return part
+
+
+# ch08_inference/inference.ipynb [fast-norm]
+def _quick_rms_norm(weight, eps):
+    """A function of x (..., D): its RMS norm times weight (..., D)."""
+    D = weight.shape[-1]
+    weight, floor = D**0.5 * weight, weight.new_tensor((D * eps)**0.5)
+
+    def norm(x):
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        return (x * weight).div_(torch.hypot(length, floor))
+
+    return norm
+
+
+def _quick_norm(norm):
+    """The function that a norm of chapter 4 is, in few calls."""
+    weight = norm.weight.detach()
+    if isinstance(norm, RMSNorm):
+        return _quick_rms_norm(weight, norm.eps)
+    bias = None if norm.bias is None else norm.bias.detach()
+    return lambda x: F.layer_norm(x, weight.shape, weight, bias, norm.eps)
+
+
+# ch08_inference/inference.ipynb [fast-block]
+def _joined(layers, linear):
+    """Linear layers over one input as a single one, by linear(weight, bias)."""
+    weights, biases = zip(*((layer.weight, layer.bias) for layer in layers))
+    return linear(torch.cat(weights),
+                  None if biases[0] is None else torch.cat(biases))
+
+
+class FastBlock(Block):
+    """A Block with joined products; its old parts are views of them.
+
+    linear(weight, bias): a layer that multiplies. Built in chapter 8.
+    """
+
+    def __init__(self, block, config, linear):
+        with torch.device("meta"):                 # a form without numbers
+            super().__init__(config)
+        self.attention_norm = copy.deepcopy(block.attention_norm)
+        self.feed_forward_norm = copy.deepcopy(block.feed_forward_norm)
+        a, old = self.attention, block.attention
+        H, G, D = old.n_head, old.n_kv_head, old.d_head
+        self.qkv = _joined((old.q_proj, old.k_proj, old.v_proj), linear)
+        a.q_proj = self.qkv.rows(0, H * D)
+        a.k_proj = self.qkv.rows(H * D, (H + G) * D)
+        a.v_proj = self.qkv.rows((H + G) * D, (H + 2 * G) * D)
+        a.o_proj = _joined((old.o_proj,), linear)
+        a.q_norm, a.k_norm = copy.deepcopy((old.q_norm, old.k_norm))
+        f, old, width = self.feed_forward, block.feed_forward, config.d_ff
+        first = [old.gate_proj] if f.activation == "swiglu" else []
+        self.up = _joined([*first, old.up_proj], linear)
+        if first:
+            f.gate_proj = self.up.rows(0, width)
+        f.up_proj = self.up.rows(len(first) * width, None)
+        f.down_proj = _joined((old.down_proj,), linear)
+
+
+# ch08_inference/inference.ipynb [fast-feed]
+def _feed_way(block):
+    """The function x + feed_forward(norm(x)), x (B, C), of a FastBlock."""
+    norm, layer = _quick_norm(block.feed_forward_norm), block.feed_forward
+    up, down = block.up.product(), layer.down_proj.product()
+
+    def feed(x):
+        if layer.activation != "swiglu":
+            return layer(x)
+        gate, value = up(x).chunk(2, dim=-1)
+        return down(F.silu(gate).mul_(value))
+
+    if block.post_norm:
+        return lambda x: norm(x + feed(x))
+    return lambda x: x + feed(norm(x))
+
+
+# ch08_inference/inference.ipynb [fast-step]
+def _short_way(block):
+    """The function step(x, cache, mask, rope) of a FastBlock.
+
+    x (B, C), one new position a row, to (B, C); cache: of this layer; mask:
+    bool, (B, 1, 1, S) or None; rope: cosines and signed sines, each
+    broadcastable to (B, 1, 1, D), or None.
+    """
+    a, post = block.attention, block.post_norm
+    H, G, D, window = a.n_head, a.n_kv_head, a.d_head, a.window
+    before = _quick_norm(block.attention_norm)
+    qkv, out, feed = block.qkv.product(), a.o_proj.product(), _feed_way(block)
+    head_norm = None if a.q_norm is None else _quick_rms_norm(torch.stack(
+        [a.q_norm.weight] * H + [a.k_norm.weight] * G).detach()[:, None],
+        a.q_norm.eps)
+
+    def step(x, cache, mask=None, rope=None):
+        B = len(x)
+        heads = qkv(x if post else before(x)).view(B, H + 2 * G, 1, D)
+        qk, v = heads.split((H + G, G), dim=1)
+        if head_norm is not None:
+            qk = head_norm(qk)
+        if rope is not None:
+            qk = torch.addcmul(qk * rope[0], qk.roll(D // 2, -1), rope[1])
+        q, k = qk.split((H, G), dim=1)
+        k, v = cache.update(k, v)                         # (B, G, S, D)
+        if window:
+            k, v = k[:, :, -window:], v[:, :, -window:]
+            mask = None if mask is None else mask[..., -window:]
+        y = F.scaled_dot_product_attention(
+            q.reshape(B, G, H // G, D), k, v, attn_mask=mask)
+        x = x + out(y.reshape(B, H * D))
+        return feed(before(x) if post else x)
+
+    return step
+
+
+# ch08_inference/inference.ipynb [fast-gpt]
+class FastGPT(GPT):
+    """A GPT arranged for writing: the same weights, the same tokens.
+
+    model: a GPT without adapters; its numbers are copied. linear(weight,
+    bias): the layer that multiplies. One token a row behind a cache goes a
+    short way, all else chapter 4's. For use, not for training, and on the
+    device where the model is. ValueError on LoRA layers. Built in chapter 8.
+    """
+
+    def __init__(self, model, linear=FastLinear):
+        torch.nn.Module.__init__(self)
+        if any(not hasattr(layer, "weight") for block in model.blocks
+               for layer in block.attention.children() if layer is not None):
+            raise ValueError("merge the adapters first: call merge_lora")
+        self.config = c = model.config
+        self.token_embedding, self.position_embedding, self.norm = (
+            copy.deepcopy((model.token_embedding, model.position_embedding,
+                           model.norm)))
+        self.drop = model.drop
+        self.blocks = torch.nn.ModuleList(
+            FastBlock(block, c, linear) for block in model.blocks)
+        self.head = linear(model.head.weight)
+        if c.position == "rope":
+            cos, sin = rope_table(
+                torch.arange(c.context_length), rope_frequencies(
+                    c.d_head, c.rope_theta))
+            like = self.head.weight
+            self.register_buffer("turns", torch.stack(
+                (torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1))
+            ).to(like.device)[:, :, None, None])           # (2, T, 1, 1, D)
+        self.requires_grad_(False).eval()
+        self._steps = [_short_way(block) for block in self.blocks]
+        self._last = _quick_norm(self.norm), self.head.product()
+
+    def forward(self, ids, targets=None, cache=None, hidden=False,
+                left_pad=None):
+        """As a GPT's; one id a row behind a cache is quickest."""
+        past = cache[0].length if cache else 0
+        if not past or ids.shape[1] > 1 or hidden or targets is not None:
+            return super().forward(ids, targets, cache, hidden, left_pad)
+        if past >= self.config.context_length:
+            raise ValueError(f"{past + 1} ids are longer than the model's "
+                             f"context of {self.config.context_length}")
+        at, mask = slice(past, past + 1), None
+        if left_pad is not None:
+            key = torch.arange(past + 1, device=ids.device)
+            mask = (key >= left_pad[:, None])[:, None, None]
+            at = past - left_pad
+        return self.step(ids[:, 0], at, cache, mask)[:, None], None
+
+    def step(self, ids, at, cache, mask=None):
+        """Logits (B, V) after ids (B,), one new id a row.
+
+        at: their positions, (B,), or a slice of one for all; cache: one for
+        each layer; mask: bool, (B, 1, 1, S), True where a row may look.
+        """
+        x, rope, c = self.token_embedding(ids), None, self.config
+        if c.position == "learned":
+            x = x + self.position_embedding.weight[at]
+        if c.position == "rope":
+            rope = self.turns[:, at]
+        for step, layer in zip(self._steps, cache):
+            x = step(x, layer, mask, rope)
+        norm, head = self._last
+        x = norm(x)
+        z = head(x * c.mup_scale if c.mup_base_width else x)
+        if c.logit_softcap is not None:
+            z = c.logit_softcap * torch.tanh(z / c.logit_softcap)
+        return z[:, :c.vocab_size]
+
+
 # ch08_inference/inference.ipynb [block-pool]
 class BlockPool:
     """Keys and values of many conversations, in blocks. Built in chapter 8.
 
     config: a ModelConfig; block_size: positions a block. Block 0 belongs to
-    nobody and takes what is padding. `kept`: (L, 2, slots, G, D). Source:
-    Kwon et al. 2023, section 4.1.
+    nobody and takes what is padding. `free`: the blocks without an owner,
+    the next to be taken first; `kept`: (L, slots, 2, G, D). Source: Kwon et
+    al. 2023, section 4.1.
     """
 
     def __init__(self, config, n_blocks, block_size=16, device="cpu",
                  dtype=torch.float32):
         self.block_size = block_size
-        self.free = list(range(n_blocks, 0, -1))
+        self.free = OrderedDict.fromkeys(range(1, n_blocks + 1))
+        self.owners = [0] * (n_blocks + 1)
         self.kept = torch.zeros(
-            config.n_layer, 2, (n_blocks + 1) * block_size, config.n_kv_head,
+            config.n_layer, (n_blocks + 1) * block_size, 2, config.n_kv_head,
             config.d_head, device=device, dtype=dtype)
 
     def needed(self, tokens: int) -> int:
@@ -7768,38 +8407,104 @@ class BlockPool:
         """n free blocks; MemoryError if there are fewer."""
         if n > len(self.free):
             raise MemoryError(f"{n} blocks wanted, {len(self.free)} are free")
-        return [self.free.pop() for _ in range(n)]
+        blocks = [self.free.popitem(last=False)[0] for _ in range(n)]
+        return self.hold(blocks)
+
+    def hold(self, blocks) -> list[int]:
+        """One owner more for each of these blocks."""
+        for block in blocks:
+            self.free.pop(block, None)
+            self.owners[block] += 1
+        return blocks
 
     def give_back(self, blocks) -> None:
-        """Return blocks to the pool."""
-        self.free.extend(blocks)
+        """One owner less; without any, a block is free."""
+        for block in blocks:
+            self.owners[block] -= 1
+            if not self.owners[block]:
+                self.free[block] = None
 
-    def slots(self, blocks, length: int) -> list[int]:
+    def slots(self, blocks, length: int) -> np.ndarray:
         """Where the first `length` positions of a conversation lie."""
-        size = self.block_size
-        return [blocks[p // size] * size + p % size for p in range(length)]
+        first = np.array(blocks, dtype=np.int64)[:, None] * self.block_size
+        return (first + np.arange(self.block_size)).ravel()[:length]
 
 
 # ch08_inference/inference.ipynb [paged-cache]
 class PagedCache:
     """One layer's cache for the rows of one step; used like a `KVCache`.
 
-    kept: (2, slots, G, D) of a BlockPool; slots: (B, S), where each position
-    of each row lies, 0 for padding on the left; new: the last columns of S
-    that this step writes. Built in chapter 8.
+    kept: (slots, 2, G, D) of a BlockPool; slots: (B, S), where each position
+    of each row lies, 0 for padding on the left; new: (B, T), where the last
+    T are to be written, 0 for those that are there. Built in chapter 8.
     """
 
     def __init__(self, kept, slots, new):
-        self.kept, self.slots = kept, slots
-        self.length = slots.shape[1] - new
+        self.kept, self.slots, self.new = kept, slots.flatten(), new.flatten()
+        self.shape, self.length = slots.shape, slots.shape[1] - new.shape[1]
 
     def update(self, k, v):
         """Write k, v (B, G, T, D); return all, (B, G, S, D)."""
-        at = self.slots[:, -k.shape[2]:]                          # (B, T)
-        for kind, new in enumerate((k, v)):
-            self.kept[kind, at] = new.transpose(1, 2).to(self.kept.dtype)
-        keys, values = self.kept[:, self.slots].transpose(2, 3)
+        both = torch.stack((k, v), dim=3).transpose(1, 2)    # (B, T, G, 2, D)
+        self.kept.index_copy_(0, self.new, both.flatten(0, 1).transpose(
+            1, 2).to(self.kept.dtype))
+        found = self.kept.index_select(0, self.slots).view(
+            *self.shape, *self.kept.shape[1:])               # (B, S, 2, G, D)
+        keys, values = found.permute(2, 0, 3, 1, 4)
         return keys, values
+
+
+# ch08_inference/inference.ipynb [prefix-pool]
+class SharedPool(BlockPool):
+    """A BlockPool that knows its full blocks again. Built in chapter 8.
+
+    `known`: {(name of the block before, ids): block}; `names`: {block: (its
+    name, its key in known)}. Source: Kwon et al. 2023, section 4.4.
+    """
+
+    def __init__(self, *sizes, **more):
+        super().__init__(*sizes, **more)
+        self.known, self.names, self.named = {}, {}, 0
+
+    def find(self, ids) -> list[int]:
+        """Blocks that hold the beginning of ids; the caller owns them now."""
+        size, name, found = self.block_size, 0, []
+        for at in range(0, len(ids) - size + 1, size):
+            block = self.known.get((name, tuple(ids[at:at + size])))
+            if block is None:
+                break
+            name = self.names[block][0]
+            found.append(block)
+        return self.hold(found)
+
+    def remember(self, ids, blocks) -> None:
+        """What is written in a conversation's full blocks: these ids."""
+        size, name = self.block_size, 0
+        for i, block in enumerate(blocks[:len(ids) // size]):
+            key = name, tuple(ids[i * size:(i + 1) * size])
+            if key not in self.known:
+                self._forget(block)
+                self.named += 1
+                self.known[key], self.names[block] = block, (self.named, key)
+            name = self.names[self.known[key]][0]
+
+    def take(self, n):
+        """As in BlockPool; what was in the blocks is forgotten."""
+        blocks = super().take(n)
+        for block in blocks:
+            self._forget(block)
+        return blocks
+
+    def _forget(self, block):
+        if block in self.names:
+            del self.known[self.names.pop(block)[1]]
+
+    def give_back(self, blocks):
+        """As in BlockPool, the end of a conversation to be taken first."""
+        super().give_back(reversed(blocks))
+        for block in blocks:
+            if not self.owners[block] and block not in self.names:
+                self.free.move_to_end(block, last=False)
 
 
 # ch08_inference/inference.ipynb [generation-request]
@@ -7811,7 +8516,8 @@ class GenerationRequest:
     from the engine's thread with each piece of text; finish is None until
     the last call, then "stop", "length", "cancelled" or "error". text: the
     stream that turns ids into text; room: the most new ids that fit; new:
-    the ids so far; blocks: of the cache; dice: the generator of its seed.
+    the ids so far; blocks: of the cache; read: positions that they hold;
+    dice: the generator of its seed.
     """
 
     ids: list[int]
@@ -7821,8 +8527,21 @@ class GenerationRequest:
     room: int
     new: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
+    read: int = 0
     finish: str | None = None
     dice: torch.Generator | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens so far, the prompt's and the model's."""
+        return len(self.ids) + len(self.new)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is all that is asked for."""
+        p = self.params
+        return p == SamplingParams(max_new_tokens=p.max_new_tokens,
+                                   stop=p.stop, seed=p.seed)
 
     def end(self, why, piece="") -> None:
         """Tell the customer that this was all."""
@@ -7848,42 +8567,76 @@ class GenerationRequest:
 class Scheduler:
     """Who is served now, and in which blocks. Built in chapter 8.
 
-    pool: a BlockPool; max_batch: rows of a step. `waiting`, `running`: lists
-    of GenerationRequests; `cancelled`: a set of those to drop.
+    pool: a SharedPool; max_batch: rows of a step. `waiting`, `running`: lists
+    of GenerationRequests; `cancelled`: a set of those to drop; `interrupted`:
+    how often one has stepped back.
     """
 
     def __init__(self, pool, max_batch):
-        self.pool, self.max_batch = pool, max_batch
+        self.pool, self.max_batch, self.interrupted = pool, max_batch, 0
         self.waiting, self.running, self.cancelled = [], [], set()
 
     def admit(self) -> list:
-        """Drop the cancelled; let in who fits, in the order they came."""
+        """Drop the cancelled; let in who fits, in the order they came.
+
+        If nobody comes in, each that runs gets the block that it needs.
+        """
         gone, self.cancelled = self.cancelled, set()
         for row in [r for r in self.running + self.waiting if r in gone]:
             row.end("cancelled")
         self.waiting = [r for r in self.waiting if not r.finish]
         self.leave()
         new = []
-        while self.waiting and len(self.running) < self.max_batch:
-            first = self.waiting[0]
-            blocks = self.pool.needed(len(first.ids) + first.room)
-            if blocks > len(self.pool.free):
-                break
-            first.blocks = self.pool.take(blocks)
+        while (self.waiting and len(self.running) < self.max_batch
+               and self._seat(self.waiting[0])):
             new.append(self.waiting.pop(0))
-            self.running.append(first)
+            self.running.append(new[-1])
+        if not new:
+            self._grow()
         return new
 
     def leave(self) -> None:
         """Those who have finished give their blocks back."""
         for row in [r for r in self.running if r.finish]:
             self.running.remove(row)
-            self.pool.give_back(row.blocks)
-            row.blocks = []
+            self._empty(row)
+
+
+# ch08_inference/inference.ipynb [scheduler-blocks]
+class PagedScheduler(Scheduler):
+    """A Scheduler that hands out blocks one by one. Built in chapter 8."""
+
+    def _seat(self, row) -> bool:
+        """Blocks for all that a row has so far, or none; did it get them?"""
+        blocks = self.pool.find((row.ids + row.new)[:-1])
+        more = self.pool.needed(row.length) - len(blocks)
+        if more + len(self.running) > len(self.pool.free):
+            self.pool.give_back(blocks)
+            return False
+        row.read = len(blocks) * self.pool.block_size
+        row.blocks = blocks + self.pool.take(more)
+        return True
+
+    def _grow(self) -> None:
+        """A block for each row whose last is full; who came last makes room."""
+        for row in list(self.running):
+            while row in self.running and (
+                    self.pool.needed(row.length) > len(row.blocks)):
+                if self.pool.free:
+                    row.blocks += self.pool.take(1)
+                else:
+                    last = self.running.pop()
+                    self._empty(last)
+                    self.waiting.insert(0, last)
+                    self.interrupted += 1
+
+    def _empty(self, row) -> None:
+        self.pool.give_back(row.blocks)
+        row.blocks, row.read = [], 0
 
 
 # ch08_inference/inference.ipynb [engine-core]
-class EngineCore(Scheduler):
+class EngineCore(PagedScheduler):
     """Many conversations over one model, a step at a time.
 
     model, tokenizer: as from chapters 4 and 2. max_batch: rows of a step;
@@ -7893,11 +8646,11 @@ class EngineCore(Scheduler):
 
     def __init__(self, model, tokenizer, max_batch=8, n_blocks=None,
                  block_size=16):
-        config, weights = model.config, next(model.parameters())
+        config, weights = model.config, model.norm.weight
         full = -(-config.context_length // block_size)
         super().__init__(
-            BlockPool(config, n_blocks or max_batch * full, block_size,
-                      weights.device, weights.dtype), max_batch)
+            SharedPool(config, n_blocks or max_batch * full, block_size,
+                       weights.device, weights.dtype), max_batch)
         self.blocks = len(self.pool.free)
         self.model, self.tokenizer = model.eval(), tokenizer
         self.chat = ChatFormat(tokenizer)
@@ -7923,39 +8676,52 @@ class EngineCore(Scheduler):
         return GenerationRequest(ids, params, on_text or nobody, text, room,
                                  dice=dice)
 
+    @property
+    def ends(self) -> tuple:
+        """The ids that end an answer."""
+        return self.chat.end, self.chat.pad
+
     def step(self) -> bool:
         """Read new prompts, or write one token a row; False if idle."""
-        rows = self.admit()
-        if not rows and not self.running:
+        rows = self.admit() or list(self.running)
+        if not rows:
             return False
-        feeds = [r.ids for r in rows] or [r.new[-1:] for r in self.running]
-        rows = rows or list(self.running)
-        ends = (self.chat.end, self.chat.pad)
-        for row, logits in zip(rows, self._forward(rows, feeds)):
+        logits = self._forward(rows)
+        likeliest = logits.argmax(-1).tolist()
+        for i, row in enumerate(rows):
+            row.read = row.length
+            if row.read % self.pool.block_size == 0 or not row.new:
+                self.pool.remember(row.ids + row.new, row.blocks)
             try:
-                row.accept(choose_token(
-                    logits, row.params, row.ids + row.new, row.new, row.dice),
-                    ends)
+                row.accept(likeliest[i] if row.greedy else choose_token(
+                    logits[i], row.params, row.ids + row.new, row.new,
+                    row.dice), self.ends)
             except ValueError:                    # its grammar has no way on
                 row.end("error")
         self.leave()
         return True
 
-    @torch.no_grad()
-    def _forward(self, rows, feeds):
-        """Logits (B, V) after each row's feed."""
-        lengths = [len(r.ids) + len(r.new) for r in rows]
-        S, T = max(lengths), max(map(len, feeds))
-        slots = torch.zeros(len(rows), S, dtype=torch.long)
-        ids = torch.zeros(len(rows), T, dtype=torch.long)
-        for i, (row, n, feed) in enumerate(zip(rows, lengths, feeds)):
-            slots[i, S - n:] = torch.tensor(self.pool.slots(row.blocks, n))
-            ids[i, T - len(feed):] = torch.tensor(feed)
-        device = self.pool.kept.device
-        slots, pad = slots.to(device), S - torch.tensor(lengths, device=device)
-        cache = [PagedCache(kept, slots, T) for kept in self.pool.kept]
-        logits, _ = self.model(ids.to(device), cache=cache, left_pad=pad)
-        return logits[:, -1]
+    @torch.inference_mode()
+    def _forward(self, rows):
+        """Logits (B, V) after all that each row has."""
+        S, T = max(r.length for r in rows), max(r.length - r.read for r in rows)
+        slots, new = np.zeros((2, len(rows), S), dtype=np.int64)
+        ids = np.zeros((len(rows), T), dtype=np.int64)
+        for i, row in enumerate(rows):
+            n, at = row.length, self.pool.slots(row.blocks, row.length)
+            slots[i, S - n:] = at
+            new[i, S - n + row.read:] = at[row.read:]
+            ids[i, max(T - n, 0):] = (row.ids + row.new)[-T:]
+        pad = torch.tensor([S - row.length for row in rows])
+        slots, new, ids, pad = (
+            x.to(self.pool.kept.device) for x in
+            (torch.from_numpy(slots), torch.from_numpy(new[:, S - T:].copy()),
+             torch.from_numpy(ids), pad))
+        cache = [PagedCache(kept, slots, new) for kept in self.pool.kept]
+        if T == 1:
+            return self.model(ids, cache=cache, left_pad=pad)[0][:, -1]
+        x = self.model(ids, cache=cache, left_pad=pad, hidden=True)
+        return self.model.logits(x[:, -1])
 
 
 # ch08_inference/inference.ipynb [engine]
@@ -8066,43 +8832,116 @@ def prompt_lookup(ids, k, longest=3) -> list[int]:
 
 
 # ch08_inference/inference.ipynb [speculative]
+def keep_or_replace(p, guess, q=None, generator=None):
+    """An id distributed as p, from a guess that was drawn from q.
+
+    p, q: (V,), the chances of the model and of the guesser (None: it was
+    certain). Returns (id, whether it is the guess that was kept). Source:
+    Leviathan et al. 2023, algorithm 1. Built in chapter 8.
+    """
+    q = torch.zeros_like(p).index_fill(
+        0, torch.tensor(guess), 1.0) if q is None else q
+    if torch.rand((), generator=generator) * q[guess] < p[guess]:
+        return guess, True
+    rest = (p - q).clamp_min(0)
+    rest = rest if rest.any() else p             # equal, but for the rounding
+    return int(torch.multinomial(rest, 1, generator=generator)), False
+
+
+def _verify(logits, guess, q, params, seen, start, stop, generator):
+    """The ids of a step: guesses as long as they hold, and one id more."""
+    new = []
+    for i, row in enumerate(logits):
+        text = seen + new
+        z = process_logits(row, params, text, text[start:])
+        p = z.softmax(-1).cpu()
+        token, held = keep_or_replace(
+            p, guess[i], None if q is None else q[i], generator
+        ) if i < len(guess) else (int(torch.multinomial(
+            p, 1, generator=generator)), False)
+        new.append(token)
+        if not held or token in stop:
+            break
+    return new
+
+
+# ch08_inference/inference.ipynb [speculative-loop-code]
 @torch.no_grad()
 def speculative_generate(model, ids, max_new_tokens, draft=prompt_lookup, k=8,
-                         stop=(), counts=None):
-    """Greedy continuation of ids (T,), as `generate` gives it, in fewer steps.
+                         stop=(), counts=None, params=None, generator=None):
+    """A continuation of ids (T,) as the model alone gives it, in fewer steps.
 
-    draft(ids, k): at most k guessed ids. stop: ids that end the text (kept).
-    counts: a dict that gets "steps", "guessed" and "accepted". ValueError on
-    an empty prompt. Source: Leviathan et al. 2023. Built in chapter 8.
+    draft(ids, k): at most k guessed ids, or a pair: the ids and the chances
+    (k, V) from which they were drawn. stop: ids that end the text (kept).
+    counts: a dict that gets "steps", "guessed" and "accepted". params:
+    SamplingParams (default: greedy, as `generate`); generator: on the CPU.
+    ValueError on an empty prompt. Source: Leviathan et al. 2023. Built in
+    chapter 8.
     """
     if not len(ids):
         raise ValueError("the prompt is empty: begin with <|endoftext|>")
     seen, device = ids.tolist(), next(model.parameters()).device
+    params, start = params or SamplingParams(), len(seen)
     context = model.config.context_length
-    wanted = min(max_new_tokens, max(1, context + 1 - len(seen)))
-    cache, feed, left = model.new_cache(), seen, wanted
+    left = min(max_new_tokens, max(1, context + 1 - start))
+    cache, feed = model.new_cache(), seen
     tally = {"steps": 0, "guessed": 0, "accepted": 0}
     while left > 0:
         room = min(k, left - 1, context - len(seen))
         guess = draft(seen, room) if room > 0 else []
+        guess, q = guess if isinstance(guess, tuple) else (guess, None)
         read = torch.tensor([feed + guess], device=device)
         logits = model(read, cache=cache)[0][0]                # (T, V)
-        best = logits[len(feed) - 1:].argmax(-1).tolist()
-        n = next((i for i, (g, b) in enumerate(zip(guess, best)) if g != b),
-                 len(guess))
-        new = best[:n + 1]
-        ends = [i for i, token in enumerate(new) if token in stop]
-        new = new[:ends[0] + 1] if ends else new
+        new = _verify(logits[len(feed) - 1:], guess, q, params, seen, start,
+                      stop, generator)
         seen, feed = seen + new, new[-1:]
-        left = 0 if ends else left - len(new)
+        left = 0 if new[-1] in stop else left - len(new)
         for layer in cache:
             layer.trim(min(layer.length, len(seen) - 1))
         tally["steps"] += 1
         tally["guessed"] += len(guess)
-        tally["accepted"] += n
+        tally["accepted"] += sum(a == b for a, b in zip(guess, new))
     if counts is not None:
         counts.update(tally)
     return torch.tensor(seen, device=ids.device)
+
+
+# ch08_inference/inference.ipynb [draft-model-code]
+class DraftModel:
+    """A small model that guesses for a large one. Built in chapter 8.
+
+    model: a GPT of the same vocabulary; params: SamplingParams, best those
+    of the large one (default: greedy; the grammar is not asked); generator:
+    on the CPU. Called with ids and k: guessed ids, and their chances (k, V).
+    """
+
+    def __init__(self, model, params=None, generator=None):
+        self.model, self.generator = model.eval(), generator
+        self.params = replace(params or SamplingParams(), allowed=None)
+        self.cache, self.read = model.new_cache(), []
+
+    @torch.no_grad()
+    def __call__(self, ids, k):
+        k = min(k, self.model.config.context_length + 1 - len(ids))
+        if k < 1:
+            return []
+        pairs = zip(self.read, ids[:-1])
+        same = next((n for n, (a, b) in enumerate(pairs) if a != b),
+                    min(len(self.read), len(ids) - 1))
+        for layer in self.cache:
+            layer.trim(same)
+        seen, feed, chances = list(ids), ids[same:], []
+        device = next(self.model.parameters()).device
+        for _ in range(k):
+            at = torch.tensor([feed], device=device)
+            logits = self.model(at, cache=self.cache)[0][0, -1]
+            z = process_logits(logits, self.params, seen)
+            chances.append(z.softmax(-1).cpu())
+            feed = [int(torch.multinomial(
+                chances[-1], 1, generator=self.generator))]
+            seen += feed
+        self.read = seen[:-1]
+        return seen[len(ids):], torch.stack(chances)
 
 
 # ch08_inference/inference.ipynb [pack]
@@ -8208,6 +9047,49 @@ def model_bytes(model) -> int:
     tensors = {t.data_ptr(): t for t in
                (*model.parameters(), *model.buffers())}
     return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+# ch08_inference/inference.ipynb [int8-linear]
+class Int8Linear(torch.nn.Module):
+    """A linear layer that multiplies whole numbers of 8 bits.
+
+    weight: (out, in), rounded with one scale a row; bias: (out,) or None.
+    Its inputs are rounded too, with one scale for each. On the CPU. Source:
+    Dettmers et al. 2022, section 3. Built in chapter 8.
+    """
+
+    def __init__(self, weight, bias=None):
+        super().__init__()
+        steps, scale = self.whole(weight.detach().float())
+        self.register_buffer("steps", steps)                    # (out, in)
+        self.register_buffer("scale", scale[:, 0])              # (out,)
+        self.register_buffer("bias", None if bias is None else bias.detach())
+
+    @staticmethod
+    def whole(rows):
+        """rows (N, K) as int8 (N, K) and the scale of each (N, 1)."""
+        scale = rows.abs().amax(1, keepdim=True).clamp_min(1e-30) / 127
+        return (rows / scale).round_().to(torch.int8), scale
+
+    @property
+    def weight(self):
+        """The weight as it is now, (out, in), float32."""
+        return self.steps * self.scale[:, None]
+
+    def forward(self, x):
+        """x (..., in) to (..., out), float32."""
+        steps, scale = self.whole(x.reshape(-1, x.shape[-1]).float())
+        y = torch._int_mm(steps, self.steps.T) * self.scale * scale
+        y = y if self.bias is None else y + self.bias
+        return y.view(*x.shape[:-1], -1)
+
+    def product(self):
+        """A function of x (B, in), as a FastLinear's."""
+        return self.forward
+
+    def rows(self, first, last):
+        """The layer of these outputs alone; the numbers are shared."""
+        return FastLinear.rows(self, first, last)
 
 
 # ch08_inference/inference.ipynb [dequantize-code]
@@ -8390,13 +9272,15 @@ def load_quantized(folder, device="cpu", dequantized=True):
 class APIError(ValueError):
     """A fault to report to a client. Built in chapter 8.
 
-    status: the HTTP status; kind: OpenAI's "type"; param: the field at fault.
+    status: the HTTP status; kind: OpenAI's "type"; param: the field at fault;
+    headers: of the reply.
     """
 
     def __init__(self, message, status=400, kind="invalid_request_error",
-                 param=None, code=None):
+                 param=None, code=None, headers=None):
         super().__init__(message)
-        self.status, self.body = status, {"error": {
+        self.status, self.headers = status, headers
+        self.body = {"error": {
             "message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -8407,8 +9291,26 @@ def _field(body, name, kinds, default):
         return default
     if not isinstance(value, kinds) or (
             isinstance(value, bool) and bool not in kinds):
-        raise APIError(f"{name} has the wrong type: {value!r:.40}", param=name)
+        raise APIError(f"{name} has the wrong type: {type(value).__name__}",
+                       param=name)
     return value
+
+
+def _number(body, name):
+    """body[name] if it is a number that is finite, or an APIError."""
+    value = _field(body, name, (int, float), None)
+    try:
+        if value is None or math.isfinite(value):
+            return value
+    except OverflowError:                         # an int of 400 digits, say
+        pass
+    raise APIError(f"{name} must be a finite number", param=name)
+
+
+# ch08_inference/inference.ipynb [parse-messages]
+def _well_formed(text) -> str:
+    """The text without lone surrogates, which no encoding can hold."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def parse_messages(body) -> list[dict]:
@@ -8424,124 +9326,639 @@ def parse_messages(body) -> list[dict]:
     for number, message in enumerate(messages):
         where = f"messages[{number}]"
         role = message.get("role") if isinstance(message, dict) else None
-        if role not in ChatFormat.ROLES:
+        if not isinstance(role, str) or role not in ChatFormat.ROLES:
             raise APIError(f"{where} needs a role: one of "
                            f"{', '.join(ChatFormat.ROLES)}", param=where)
         content = message.get("content")
         if isinstance(content, list):                # parts, as some send it
-            parts = [p.get("text") for p in content if isinstance(p, dict)]
-            content = "".join(p for p in parts if isinstance(p, str))
+            parts = [p.get("text") if isinstance(p, dict) else None
+                     for p in content]
+            if not all(isinstance(part, str) for part in parts):
+                raise APIError(f"{where} has a part that is no text",
+                               param=where)
+            content = "".join(parts)
         if not isinstance(content, str) or not content.strip():
             raise APIError(f"{where} has no text", param=where)
-        content = content.encode("utf-8", "replace").decode()
-        found.append({"role": role, "content": content})
+        found.append({"role": role, "content": _well_formed(content)})
     return found
 
 
-# ch08_inference/inference.ipynb [parse-params]
-def parse_params(body, vocab_size, longest=1024) -> SamplingParams:
-    """The SamplingParams of a request, or an APIError naming the field.
+# ch08_inference/inference.ipynb [parse-prompt]
+def parse_prompt(body) -> str:
+    """The beginning of a text in a request, or an APIError.
 
-    vocab_size: ids a logit_bias may name; longest: tokens at most. Built in
-    chapter 8.
+    A str, or a list of one. Built in chapter 8.
     """
-    number, wishes = (int, float), {}
-    for name, kinds in {
-        "temperature": number, "top_p": number, "min_p": number, "top_k": int,
-        "repetition_penalty": number, "seed": int,
-    }.items():
-        value = _field(body, name, (kinds,) if kinds is int else kinds, None)
-        if value is not None:
-            wishes[name] = value
+    prompt = _field(body, "prompt", (str, list), "")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if not isinstance(prompt, str):
+        raise APIError("prompt must be one text: this server takes neither "
+                       "several nor token ids", param="prompt")
+    if not prompt.strip():
+        raise APIError("prompt has no text", param="prompt")
+    return _well_formed(prompt)
+
+
+# ch08_inference/inference.ipynb [parse-params]
+def _logit_bias(body, vocab_size) -> dict[int, float]:
+    """The bias of a request, or an APIError."""
+    asked = _field(body, "logit_bias", (dict,), {})
+    try:
+        bias = {int(i): float(b) for i, b in asked.items()}
+    except (ValueError, TypeError, OverflowError):
+        raise APIError("logit_bias must be {token id: number}",
+                       param="logit_bias") from None
+    if len(bias) > 300 or not all(
+            0 <= i < vocab_size and abs(b) <= 1e9 for i, b in bias.items()):
+        raise APIError(
+            f"logit_bias must be at most 300 numbers from -1e9 to 1e9, for "
+            f"ids below {vocab_size}", param="logit_bias")
+    return bias
+
+
+def _stop_texts(body) -> tuple[str, ...]:
+    """The texts that shall end an answer, or an APIError."""
     stop = _field(body, "stop", (str, list), [])
     stop = [stop] if isinstance(stop, str) else stop
-    if len(stop) > 4 or not all(isinstance(s, str) and s for s in stop):
-        raise APIError("stop must be up to four texts", param="stop")
-    most = _field(body, "max_completion_tokens", (int,),
-                  _field(body, "max_tokens", (int,), 256))
-    if not 1 <= most <= longest:
-        raise APIError(f"max_tokens must be from 1 to {longest}, not {most}",
-                       param="max_tokens")
+    if len(stop) > 4 or not all(
+            isinstance(s, str) and 0 < len(s) <= 200 for s in stop):
+        raise APIError("stop must be up to four texts, each of 1 to 200 "
+                       "characters", param="stop")
+    return tuple(stop)
+
+
+# ch08_inference/inference.ipynb [parse-wishes]
+def parse_params(body, vocab_size, longest=1024, usual=256) -> SamplingParams:
+    """The SamplingParams of a request, or an APIError naming the field.
+
+    vocab_size: ids a logit_bias may name; longest: tokens at most; usual:
+    tokens where none are asked for. Built in chapter 8.
+    """
+    for name in ("tools", "functions", "logprobs", "suffix",
+                 "presence_penalty", "frequency_penalty"):
+        if body.get(name):
+            raise APIError(f"this server has no {name}", param=name)
     if _field(body, "n", (int,), 1) != 1:
         raise APIError("n must be 1: one answer at a time", param="n")
+    most = _field(body, "max_completion_tokens", (int,),
+                  _field(body, "max_tokens", (int,), usual))
+    if not 1 <= most <= longest:
+        raise APIError(f"max_tokens must be from 1 to {longest}",
+                       param="max_tokens")
+    wishes = {name: _number(body, name) for name in (
+        "temperature", "top_p", "min_p", "repetition_penalty")}
+    if 0 < (wishes["temperature"] or 0) < 0.01:
+        wishes["temperature"] = 0
+    if 0 < (wishes["top_p"] or 0) < 1e-6:
+        wishes["top_p"] = 1e-6
+    if not 0.01 <= (wishes["repetition_penalty"] or 1) <= 100:
+        raise APIError("repetition_penalty must be from 0.01 to 100",
+                       param="repetition_penalty")
+    wishes |= {name: _field(body, name, (int,), None)
+               for name in ("top_k", "seed")}
+    if not -2**63 <= (wishes["seed"] or 0) < 2**63:
+        raise APIError("seed must fit into 64 bits", param="seed")
+    wishes = {k: v for k, v in wishes.items() if v is not None}
+    stop, bias = _stop_texts(body), _logit_bias(body, vocab_size)
     try:
-        bias = {int(i): float(b) for i, b in
-                _field(body, "logit_bias", (dict,), {}).items()}
-        if not all(0 <= i < vocab_size for i in bias):
-            raise ValueError(f"logit_bias knows ids below {vocab_size}")
-        if not -2**63 <= wishes.get("seed", 0) < 2**63:
-            raise ValueError("seed must fit into 64 bits")
-        return SamplingParams(**wishes, stop=tuple(stop), logit_bias=bias,
+        return SamplingParams(**wishes, stop=stop, logit_bias=bias,
                               max_new_tokens=most)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise APIError(str(error), param=str(error).split()[0]) from None
 
 
 # ch08_inference/inference.ipynb [events-code]
-async def answer_events(engine, messages, params):
+def _busy(why, status=429) -> APIError:
+    """The house is full: come back in a second."""
+    return APIError(f"{why}: try again soon", status, "rate_limit_error",
+                    code="busy", headers={"Retry-After": "1"})
+
+
+async def answer_events(engine, asked, params, seconds=120, gone=None):
     """Pieces of an answer from a running Engine: (text, finish, request).
 
-    finish is None until the last. Whoever stops reading cancels the request.
-    APIError if it is too long (400) or the engine is busy (503). Built in
-    chapter 8.
+    asked: messages, or what else the engine's format reads; seconds: until
+    the answer is cut; gone: a coroutine function that returns when the client
+    has hung up. finish is None until the last, then the engine's, "timeout" or
+    "gone". Whoever stops reading cancels the request. APIError if the prompt
+    is too long (400) or the engine is busy (429). Built in chapter 8.
     """
     loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
 
     def on_text(piece, finish):
-        loop.call_soon_threadsafe(pieces.put_nowait, (piece, finish))
+        with contextlib.suppress(RuntimeError):    # the loop may have ended
+            loop.call_soon_threadsafe(pieces.put_nowait, (piece, finish))
 
     try:
-        request = engine.submit(messages, params, on_text)
+        request = engine.submit(asked, params, on_text)
     except Busy as error:
-        raise APIError(f"{error}: try again soon", 503, "server_error",
-                       code="busy") from None
+        raise _busy(error) from None
     except ValueError as error:
-        raise APIError(str(error), param="messages",
-                       code="context_length_exceeded") from None
+        raise APIError(str(error), code="context_length_exceeded") from None
+
+    def stop(why):
+        engine.cancel(request)
+        pieces.put_nowait(("", why))
+
+    timer, said = loop.call_later(seconds, stop, "timeout"), False
+    watch = asyncio.ensure_future(gone() if gone else loop.create_future())
+    watch.add_done_callback(lambda w: w.cancelled() or stop("gone"))
     try:
         while True:
             piece, finish = await pieces.get()
+            said = said or bool(piece)
+            if finish == "timeout" and not said:
+                raise _busy(f"no answer within {seconds:g} seconds")
             yield piece, finish, request
             if finish:
                 return
     finally:
+        timer.cancel(), watch.cancel()
         if not request.finish:
             engine.cancel(request)
 
 
 # ch08_inference/inference.ipynb [completion-shapes]
-def completion(engine, name, content, finish, number, request=None) -> dict:
-    """An answer, or a piece of one, in OpenAI's shape. Built in chapter 8.
+@dataclass
+class Answer:
+    """One answer in OpenAI's shape, whole or in pieces. Built in chapter 8.
 
-    name: "chat.completion" or "chat.completion.chunk"; number: its id.
+    model: its name; number: of the answer; chat: False for a plain text;
+    usage: whether a stream ends with the tokens used; prefix: of the text.
     """
-    key = "delta" if name.endswith("chunk") else "message"
-    choice = {"index": 0, key: content, "finish_reason": finish}
-    body = {"id": f"chatcmpl-{number}", "object": name,
-            "created": int(time.time()), "model": engine.name,
-            "choices": [choice]}
-    if request is not None:
-        asked, said = len(request.ids), len(request.new)
-        body["usage"] = {"prompt_tokens": asked, "completion_tokens": said,
-                         "total_tokens": asked + said}
+
+    model: str
+    number: int
+    chat: bool = True
+    usage: bool = False
+    prefix: str = ""
+
+    def __post_init__(self):
+        self.created = int(time.time())
+
+    def body(self, choices, piece=False, request=None) -> dict:
+        """What goes out; the tokens of a request are counted where given."""
+        kind = "chat.completion" if self.chat else "text_completion"
+        kind += ".chunk" if piece and self.chat else ""
+        body = {"id": f"{'chatcmpl' if self.chat else 'cmpl'}-{self.number}",
+                "object": kind, "created": self.created, "model": self.model,
+                "choices": choices}
+        if request is not None:
+            asked, said = len(request.ids), len(request.new)
+            body["usage"] = {"prompt_tokens": asked, "completion_tokens": said,
+                             "total_tokens": asked + said}
+        elif self.usage:
+            body["usage"] = None
+        return body
+
+    def whole(self, text, finish, request) -> dict:
+        """The answer as one body."""
+        content = ({"message": {"role": "assistant", "content": text.strip()}}
+                   if self.chat else {"text": self.prefix + text})
+        return self.body([{"index": 0, **content, "logprobs": None,
+                           "finish_reason": finish}], request=request)
+
+    def piece(self, text="", finish=None, **more) -> dict:
+        """A piece of it; more: such as the role, which goes first."""
+        if self.chat:
+            delta = {**more, "content": text} if text or more else {}
+        content = {"delta": delta} if self.chat else {"text": text}
+        return self.body([{"index": 0, **content, "logprobs": None,
+                           "finish_reason": finish}], piece=True)
+
+
+# ch08_inference/inference.ipynb [app-helpers]
+def _how_it_ended(finish) -> str:
+    """The protocol's word; APIError if the answer was not finished."""
+    if finish in ("error", "cancelled"):         # cancelled: it is closing
+        raise APIError("the answer could not be finished",
+                       500 if finish == "error" else 503, "server_error")
+    return "stop" if finish == "stop" else "length"
+
+
+async def as_events(answer, events, first):
+    """Server-sent events for the pieces of one answer. Built in chapter 8."""
+    def line(body):
+        return f"data: {json.dumps(body)}\n\n"
+
+    try:
+        yield line(answer.piece(role="assistant") if answer.chat
+                   else answer.piece(answer.prefix))
+        piece, finish, request = first
+        while True:
+            if piece:
+                yield line(answer.piece(piece))
+            if finish:
+                break
+            piece, finish, _ = await anext(events)
+        yield line(answer.piece(finish=_how_it_ended(finish)))
+        if answer.usage:
+            yield line(answer.body([], piece=True, request=request))
+    except APIError as fault:                    # too late for a status
+        yield line(fault.body)
+    finally:
+        await events.aclose()
+    yield "data: [DONE]\n\n"
+
+
+async def as_whole(answer, events, first) -> dict:
+    """One answer as a dict for JSON. Built in chapter 8."""
+    said, (piece, finish, request) = [first[0]], first
+    try:
+        while not finish:
+            piece, finish, _ = await anext(events)
+            said.append(piece)
+    finally:
+        await events.aclose()
+    return answer.whole("".join(said), _how_it_ended(finish), request)
+
+
+# ch08_inference/inference.ipynb [body-code]
+@dataclass(frozen=True)
+class Limits:
+    """What a server grants to one request. Built in chapter 8.
+
+    body_bytes; prompt_tokens (None: what the model's context holds);
+    new_tokens; seconds, to send the body, and again for the answer.
+    """
+
+    body_bytes: int = 1_000_000
+    prompt_tokens: int | None = None
+    new_tokens: int = 1024
+    seconds: float = 120.0
+
+
+def _once(pairs) -> dict:
+    """A JSON object of which no name stands twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _no_number(name):
+    """For NaN and Infinity."""
+    raise ValueError(f"{name} is no number")
+
+
+# ch08_inference/inference.ipynb [body-read]
+async def read_json_body(request, limits) -> dict:
+    """The JSON object in an HTTP request, or an APIError. Built in chapter 8.
+
+    limits: body_bytes and seconds of Limits.
+    """
+    from starlette.requests import ClientDisconnect
+
+    data, largest = bytearray(), limits.body_bytes
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for part in request.stream():
+                data += part
+                if len(data) > largest:
+                    raise APIError(
+                        f"the request is larger than {largest} bytes", 413)
+        body = json.loads(data, object_pairs_hook=_once,
+                          parse_constant=_no_number)
+    except TimeoutError:
+        raise APIError("the request did not come to its end", 408) from None
+    except ClientDisconnect:
+        raise APIError("the client hung up") from None
+    except APIError:
+        raise
+    except (ValueError, RecursionError) as error:
+        why = str(error) if str(error).endswith(("twice", "number")) else ""
+        raise APIError("the request is not JSON" + (why and f": {why}")
+                       ) from None
+    if not isinstance(body, dict):
+        raise APIError("the request must be a JSON object")
     return body
 
 
-# ch08_inference/inference.ipynb [app]
-def create_app(engine, page=None):
-    """A FastAPI application that serves an Engine over HTTP.
+async def hung_up(request) -> None:
+    """Returns when the client of a request has gone. Built in chapter 8."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
-    POST /v1/chat/completions (with server-sent events if "stream"), GET
-    /v1/models, GET /health, and at / the file `page`. Faults come in OpenAI's
-    shape. Bind it to 127.0.0.1: it asks nobody for a password. Built in
+
+# ch08_inference/inference.ipynb [prompt-code]
+class ChatOrText:
+    """A format that reads messages by `chat`, and a str as a text.
+
+    In the place of an Engine's `chat`. Built in chapter 8.
+    """
+
+    def __init__(self, chat):
+        self.chat, self.tokenizer = chat, chat.tokenizer
+        self.end, self.pad = chat.end, chat.pad
+
+    def encode(self, asked, add_generation_prompt=False) -> list[int]:
+        """The ids of a conversation, or of the beginning of a text."""
+        if isinstance(asked, str):
+            return [self.tokenizer.end_of_text, *self.tokenizer.encode(asked)]
+        return self.chat.encode(asked, add_generation_prompt)
+
+
+def check_length(asked, tokenizer, most) -> None:
+    """APIError if messages or a text hold more than `most` tokens for sure.
+
+    By the longest token's bytes; what passes is counted after. Built in
     chapter 8.
     """
-    import contextlib
-    import itertools
+    texts = [asked] if isinstance(asked, str) else [
+        message["content"] for message in asked]
+    size = sum(len(text.encode()) for text in texts)
+    if size > most * max(map(len, tokenizer.token_bytes)):
+        raise APIError(f"the prompt has {size} bytes, and the model's context "
+                       f"is {most} tokens: shorten it",
+                       code="context_length_exceeded")
 
-    from fastapi import FastAPI, Request
-    from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+
+# ch08_inference/inference.ipynb [metrics-code]
+class Histogram:
+    """How many values lie at or under each bound. Built in chapter 8."""
+
+    def __init__(self, bounds):
+        self.bounds, self.sum = tuple(bounds), 0.0
+        self.counts = [0] * (len(self.bounds) + 1)
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect.bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def samples(self) -> dict:
+        """{"_bucket{le=…}": count so far, …, "_sum": …, "_count": …}."""
+        sums = list(itertools.accumulate(self.counts))
+        return {f'_bucket{{le="{bound}"}}': n for bound, n in
+                zip((*self.bounds, "+Inf"), sums)} | {
+            "_sum": self.sum, "_count": sums[-1]}
+
+
+def prometheus_text(families) -> str:
+    """Prometheus's text format, version 0.0.4. Built in chapter 8.
+
+    families: (name, kind, what it is, {what follows the name: number}).
+    """
+    return "".join(
+        f"# HELP llm_{name} {about}.\n# TYPE llm_{name} {kind}\n"
+        + "".join(f"llm_{name}{rest} {n}\n" for rest, n in samples.items())
+        for name, kind, about, samples in families)
+
+
+# ch08_inference/inference.ipynb [metrics-follow]
+class ServerMetrics:
+    """What a server has done and does, for Prometheus. Built in chapter 8.
+
+    `follow` counts one answer's events, `count` what had none; `text` is
+    what stands at /metrics.
+    """
+
+    BOUNDS = tuple(b * 10.0**e for e in range(-4, 2) for b in (1, 2, 5))
+
+    def __init__(self, engine):
+        self.engine = engine
+        self.outcomes, self.read, self.written = collections.Counter(), 0, 0
+        self.first, self.each = Histogram(self.BOUNDS), Histogram(self.BOUNDS)
+
+    def count(self, outcome: str) -> None:
+        """One more request that ended so."""
+        self.outcomes[outcome] += 1
+
+    async def follow(self, events):
+        """The same events; once they end, they are counted."""
+        began, first, outcome, request = time.perf_counter(), None, "gone", None
+        try:
+            async with contextlib.aclosing(events):
+                async for piece, finish, request in events:
+                    if piece and first is None:
+                        first = time.perf_counter()
+                        self.first.add(first - began)
+                    outcome = finish or outcome
+                    yield piece, finish, request
+        except APIError:
+            outcome = None                       # counted where it is told
+            raise
+        finally:
+            if outcome:
+                self.count(outcome)
+            if request is not None:
+                self.read += len(request.ids)
+                self.written += len(request.new)
+                if first and len(request.new) > 1:
+                    self.each.add((time.perf_counter() - first)
+                                  / (len(request.new) - 1))
+
+    def text(self) -> str:
+        """All numbers, a line each."""
+        engine, counter, gauge = self.engine, "counter", "gauge"
+        ended = {f'{{outcome="{k}"}}': n for k, n in self.outcomes.items()}
+        return prometheus_text((
+            ("requests_total", counter, "Requests by how they ended", ended),
+            ("prompt_tokens_total", counter, "Tokens read", {"": self.read}),
+            ("generation_tokens_total", counter, "Tokens written",
+             {"": self.written}),
+            ("requests_running", gauge, "Requests being answered",
+             {"": len(engine.running)}),
+            ("requests_waiting", gauge, "Requests in the queue",
+             {"": len(engine.waiting)}),
+            ("free_blocks", gauge, "Blocks of the cache that are free",
+             {"": len(engine.pool.free)}),
+            ("time_to_first_token_seconds", "histogram",
+             "From the request to the first text", self.first.samples()),
+            ("time_per_output_token_seconds", "histogram",
+             "Between two tokens of an answer", self.each.samples())))
+
+
+# ch08_inference/inference.ipynb [door-code]
+def doorkeeper(key=None, hosts=()):
+    """A function that refuses requests, for FastAPI's Depends.
+
+    key: what must follow "Authorization: Bearer", if there is one; hosts: the
+    names by which the server may be called, if not all, and where its own
+    page may lie. Built in chapter 8.
+    """
+    from starlette.requests import Request
+
+    def is_ours(place):                          # a name, perhaps with a port
+        return re.sub(r":\d*$", "", place) in hosts
+
+    async def check(request: Request):
+        headers = request.headers
+        named, origin = headers.get("host", ""), headers.get("origin")
+        if hosts and not is_ours(named):
+            raise APIError(f"this server is not called {named[:80]!r}", 403)
+        page = (origin or "").partition("//")[2]
+        if origin and page != named and not is_ours(page):
+            raise APIError("pages of other sites may not ask here", 403)
+        if key is None:
+            return
+        brought = headers.get("authorization", "").encode("latin-1", "replace")
+        if not hmac.compare_digest(brought, f"Bearer {key}".encode()):
+            raise APIError("this server asks for an API key, and this was not "
+                           "the right one", 401, code="invalid_api_key",
+                           headers={"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
+# ch08_inference/inference.ipynb [faults-code]
+def tell_faults(app, metrics) -> None:
+    """Let a FastAPI app tell every fault in OpenAI's shape, and count it.
+
+    Built in chapter 8.
+    """
+    from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
+
+    @app.exception_handler(APIError)
+    async def known(request, fault):
+        if fault.status < 500:                   # the others have been
+            metrics.count("busy" if fault.status == 429 else "refused")
+        return JSONResponse(fault.body, fault.status, fault.headers)
+
+    @app.exception_handler(HTTPException)
+    async def unknown_address(request, fault):
+        return await known(request, APIError(
+            f"{request.method} {request.url.path}: {fault.detail}",
+            fault.status_code, headers=fault.headers))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request, fault):
+        metrics.count("error")
+        return await known(request, APIError("the server made a mistake", 500,
+                                             "server_error"))
+
+
+# ch08_inference/inference.ipynb [answers-code]
+def known_model(engine, name) -> str:
+    """The name, if it is that of the engine's model; else an APIError.
+
+    Built in chapter 8.
+    """
+    if name != engine.name:
+        raise APIError(f"there is no model {name[:80]!r}: only {engine.name!r}",
+                       404, param="model", code="model_not_found")
+    return name
+
+
+def parse_request(engine, body, chat, limits, number):
+    """(what is asked, its Answer, SamplingParams, whether to stream).
+
+    chat: whether it came to the chat's address; number: of the answer.
+    APIError on any fault. Built in chapter 8.
+    """
+    name = known_model(engine, _field(body, "model", (str,), engine.name))
+    asked = parse_messages(body) if chat else parse_prompt(body)
+    params = parse_params(body, engine.tokenizer.vocab_size, limits.new_tokens,
+                          min(256 if chat else 16, limits.new_tokens))
+    most = min(engine.model.config.context_length,
+               limits.prompt_tokens or math.inf)
+    check_length(asked, engine.tokenizer, most)
+    if limits.prompt_tokens and len(engine.chat.encode(asked, True)) > most:
+        raise APIError(f"the prompt has more than {most} tokens",
+                       code="context_length_exceeded")
+    streamed = _field(body, "stream", (bool,), False)
+    wishes = _field(body, "stream_options", (dict,), {})
+    if wishes and not streamed:
+        raise APIError("stream_options are for streams",
+                       param="stream_options")
+    usage = _field(wishes, "include_usage", (bool,), False)
+    echo = not chat and _field(body, "echo", (bool,), False)
+    answer = Answer(name, number, chat, usage, asked if echo else "")
+    return asked, answer, params, streamed
+
+
+# ch08_inference/inference.ipynb [answers-routes]
+def add_answers(app, door, engine, limits, metrics) -> None:
+    """The two addresses that answer: a chat and a text. Built in chapter 8.
+
+    app: a FastAPI application; door: what is asked of every request first.
+    """
+    from fastapi import Request
+    from fastapi.responses import StreamingResponse
+
+    engine.chat = ChatOrText(engine.chat)
+    numbers = itertools.count(1)
+
+    async def respond(request, chat):
+        body = await read_json_body(request, limits)
+        asked, answer, params, streamed = parse_request(
+            engine, body, chat, limits, next(numbers))
+        events = metrics.follow(answer_events(
+            engine, asked, params, limits.seconds, lambda: hung_up(request)))
+        first = await anext(events)              # faults before any headers
+        if not streamed:
+            return await as_whole(answer, events, first)
+        return StreamingResponse(
+            as_events(answer, events, first), media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache"})
+
+    @app.post("/v1/chat/completions", dependencies=door)
+    async def chat(request: Request):
+        return await respond(request, chat=True)
+
+    @app.post("/v1/completions", dependencies=door)
+    async def text(request: Request):
+        return await respond(request, chat=False)
+
+
+# ch08_inference/inference.ipynb [views-code]
+PAGE_HEADERS = {
+    "Content-Security-Policy":
+        "default-src 'none'; style-src 'unsafe-inline'; script-src "
+        "'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+
+
+def add_views(app, door, engine, metrics, page=None) -> None:
+    """The addresses that only look. Built in chapter 8.
+
+    app, door: as in `add_answers`; page: a file to show at /.
+    """
+    from fastapi.responses import FileResponse, PlainTextResponse
+
+    card = {"id": engine.name, "object": "model", "created": 0,
+            "owned_by": "you"}
+
+    @app.get("/v1/models", dependencies=door)
+    async def models():
+        return {"object": "list", "data": [card]}
+
+    @app.get("/v1/models/{name:path}", dependencies=door)
+    async def model(name: str):
+        return card | {"id": known_model(engine, name)}
+
+    @app.get("/health")
+    async def health():
+        return {"status": "ok", "running": len(engine.running),
+                "waiting": len(engine.waiting),
+                "free_blocks": len(engine.pool.free)}
+
+    @app.get("/metrics", dependencies=door)
+    async def figures():
+        return PlainTextResponse(metrics.text(),
+                                 media_type="text/plain; version=0.0.4")
+
+    @app.get("/")
+    async def home():
+        if page is None:
+            raise APIError("this server has no page", 404)
+        return FileResponse(page, media_type="text/html", headers=PAGE_HEADERS)
+
+
+# ch08_inference/inference.ipynb [app]
+def create_app(engine, page=None, key=None, limits=None, hosts=()):
+    """A FastAPI application that serves an Engine over HTTP.
+
+    POST /v1/chat/completions and /v1/completions (with server-sent events if
+    "stream"), GET /v1/models and /v1/models/{id}, /health, /metrics, and at /
+    the file `page`. Faults come in OpenAI's shape. key, hosts: see
+    `doorkeeper`; limits: Limits. Without a key it asks nobody who he is: bind
+    it to 127.0.0.1. Built in chapter 8.
+    """
+    from fastapi import Depends, FastAPI
 
     @contextlib.asynccontextmanager
     async def life(app):
@@ -8551,125 +9968,12 @@ def create_app(engine, page=None):
 
     app = FastAPI(title="The model of the book", lifespan=life, docs_url=None,
                   redoc_url=None, openapi_url=None)
-    numbers = itertools.count(1)
-
-    @app.exception_handler(APIError)
-    async def known(request, fault):
-        return JSONResponse(fault.body, fault.status)
-
-    @app.exception_handler(HTTPException)
-    async def unknown_address(request, fault):
-        return await known(request, APIError(str(fault.detail),
-                                             fault.status_code))
-
-    @app.exception_handler(Exception)
-    async def unexpected(request, fault):
-        return await known(request, APIError("the server made a mistake", 500,
-                                             "server_error"))
-
-    @app.get("/health")
-    async def health():
-        return {"status": "ok", "running": len(engine.running),
-                "waiting": len(engine.waiting),
-                "free_blocks": len(engine.pool.free)}
-
-    @app.get("/v1/models")
-    async def models():
-        card = {"id": engine.name, "object": "model", "created": 0,
-                "owned_by": "you"}
-        return {"object": "list", "data": [card]}
-
-    @app.get("/")
-    async def home():
-        if page is None:
-            raise APIError("this server has no page", 404)
-        return FileResponse(page, media_type="text/html")
-
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request):
-        body = await read_json_body(request)
-        if _field(body, "model", (str,), engine.name) != engine.name:
-            raise APIError(f"there is no model {body['model']!r}: only "
-                           f"{engine.name!r}", 404, param="model",
-                           code="model_not_found")
-        events = answer_events(
-            engine, parse_messages(body),
-            parse_params(body, engine.tokenizer.vocab_size))
-        number = next(numbers)
-        first = await anext(events)              # faults before any headers
-        if _field(body, "stream", (bool,), False):
-            return StreamingResponse(
-                as_events(engine, events, first, number),
-                media_type="text/event-stream",
-                headers={"Cache-Control": "no-cache"})
-        return await as_whole(engine, events, first, number, request)
-
+    metrics = ServerMetrics(engine)
+    tell_faults(app, metrics)
+    door = [Depends(doorkeeper(key, hosts))]
+    add_answers(app, door, engine, limits or Limits(), metrics)
+    add_views(app, door, engine, metrics, page)
     return app
-
-
-# ch08_inference/inference.ipynb [app-helpers]
-async def read_json_body(request, largest=1_000_000) -> dict:
-    """The JSON object in an HTTP request, or an APIError. Built in chapter 8.
-
-    largest: bytes at most.
-    """
-    data = b""
-    async for part in request.stream():
-        data += part
-        if len(data) > largest:
-            raise APIError(f"the request is larger than {largest} bytes", 413)
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        raise APIError("the request is not JSON") from None
-    if not isinstance(body, dict):
-        raise APIError("the request must be a JSON object")
-    return body
-
-
-async def as_events(engine, events, first, number):
-    """Server-sent events for the pieces of one answer. Built in chapter 8."""
-    def line(content, finish=None):
-        body = completion(engine, "chat.completion.chunk", content, finish,
-                          number)
-        return f"data: {json.dumps(body)}\n\n"
-
-    try:
-        yield line({"role": "assistant", "content": ""})
-        piece, finish, _ = first
-        while True:
-            if piece:
-                yield line({"content": piece})
-            if finish:
-                break
-            piece, finish, _ = await anext(events)
-        yield line({}, finish)
-        yield "data: [DONE]\n\n"
-    finally:
-        await events.aclose()
-
-
-async def as_whole(engine, events, first, number, request):
-    """One answer as JSON; a client that leaves cancels it.
-
-    Built in chapter 8.
-    """
-    from fastapi.responses import JSONResponse
-
-    said, (piece, finish, asked) = [], first
-    try:
-        while True:
-            said.append(piece)
-            if finish or await request.is_disconnected():
-                break
-            piece, finish, _ = await anext(events)
-    finally:
-        await events.aclose()
-    if finish == "error":
-        raise APIError("the answer could not be finished", 500, "server_error")
-    content = {"role": "assistant", "content": "".join(said).strip()}
-    return JSONResponse(completion(engine, "chat.completion", content, finish,
-                                   number, asked))
 
 
 # ch08_inference/inference.ipynb [terminal-chat]
@@ -8802,9 +10106,36 @@ def gguf_settings(writer, config, tokenizer, layout) -> None:
         writer.add_chat_template(ChatFormat(tokenizer).jinja)
 
 
+# ch08_inference/inference.ipynb [q8-code]
+def q8_0(weight) -> np.ndarray:
+    """A matrix (N, K) in GGUF's format Q8_0: uint8 (N, 34 K / 32).
+
+    Blocks of 32 numbers: a scale in float16, then 32 int8. ValueError if the
+    rows do not fall into blocks. Source: llama.cpp, block_q8_0. Built in
+    chapter 8.
+    """
+    w = np.asarray(weight, dtype=np.float32)
+    if w.shape[-1] % 32:
+        raise ValueError(f"rows of {w.shape[-1]} do not fall into blocks of 32")
+    blocks = w.reshape(-1, 32)
+    scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
+    with np.errstate(divide="ignore"):
+        per = np.where(scale == 0, 0, 1 / scale)
+    steps = blocks * per
+    low = np.floor(np.abs(steps))
+    away = low + np.floor(2 * (np.abs(steps) - low))          # half: up
+    steps = (np.sign(steps) * away).astype(np.int8)
+    rows = np.hstack((scale.astype(np.float16).view(np.uint8),
+                      steps.view(np.uint8)))
+    return rows.reshape(*w.shape[:-1], -1)
+
+
 # ch08_inference/inference.ipynb [gguf-export]
-def export_gguf(model, tokenizer, path):
-    """One GGUF file (float32) for llama.cpp. Returns its Path.
+def export_gguf(model, tokenizer, path, quantized=None):
+    """One GGUF file for llama.cpp. Returns its Path.
+
+    quantized: None for float32, or "Q8_0" for matrices in 8 bits (rows that
+    do not fall into blocks of 32, norms, biases and learned positions stay).
 
     ValueError if llama.cpp has no architecture that computes this model, or
     no pattern that cuts as this tokenizer does. Built in chapter 8.
@@ -8812,6 +10143,8 @@ def export_gguf(model, tokenizer, path):
     import gguf
     from safetensors.torch import load_file
 
+    if quantized not in (None, "Q8_0"):
+        raise ValueError(f'quantized must be None or "Q8_0": {quantized!r}')
     digit = [t[-1:].isdigit() and u[:1].isdigit() for t, u in tokenizer.merges]
     if tokenizer.pattern != GPT2_PATTERN and (
             tokenizer.pattern != DIGIT_PATTERN or any(digit)):
@@ -8827,7 +10160,8 @@ def export_gguf(model, tokenizer, path):
     with atomic_file(path) as part:
         writer = gguf.GGUFWriter(part, layout)
         gguf_settings(writer, config, tokenizer, layout)
-        writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+        writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if quantized
+                             else gguf.LlamaFileType.ALL_F32)
         for name, tensor in state.items():
             if layout == "gpt2" and ".h." in name and tensor.ndim == 2:
                 tensor = tensor.T                   # theirs is (in, out)
@@ -8836,9 +10170,12 @@ def export_gguf(model, tokenizer, path):
                 tensor = tensor.view(-1, 2, config.d_head // 2,
                                      config.d_model).transpose(1, 2)
                 tensor = tensor.reshape(-1, config.d_model)
-            writer.add_tensor(
-                names.get_name(name, try_suffixes=(".weight", ".bias")),
-                tensor.float().contiguous().numpy())
+            their = names.get_name(name, try_suffixes=(".weight", ".bias"))
+            tensor, kind = tensor.float().contiguous().numpy(), None
+            if (quantized and tensor.ndim == 2 and tensor.shape[1] % 32 == 0
+                    and not their.startswith("position_embd")):
+                tensor, kind = q8_0(tensor), gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(their, tensor, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -8924,11 +10261,22 @@ REPORT_LINES = (
         ("exact answers", "dpo.exact_after", ">=", "dpo.exact_least"),
         ("harmful requests declined", "dpo.refusals", ">=", 0.95),
         ("harmless ones declined", "dpo.over_refusals", "<=", 0.05))),
+    ("Own attempts", (
+        ("score", "dpo.grpo_score", None, None),
+        ("exact answers", "grpo.exact", None, None),
+        ("harmful requests declined", "grpo.refusals", None, None),
+        ("harmless ones declined", "grpo.over_refusals", None, None))),
     ("Inference", (
         ("tokens a second", "inference.tokens_per_second", None, None),
         ("… without a cache", "inference.tokens_per_second_no_cache", None,
          None),
-        ("same tokens", "inference.cache_equals_no_cache", ">=", 1))),
+        ("… many at a time", "inference.tokens_per_second_batched", None,
+         None),
+        ("same tokens", "inference.cache_equals_no_cache", ">=", 1),
+        ("megabytes", "inference.megabytes", None, None),
+        ("… in 8 bits", "inference.megabytes_8_bits", None, None),
+        ("8 bits cost, nats per token", "inference.loss_8_bits", None,
+         None))),
 )
 
 
@@ -8946,6 +10294,9 @@ def _derived(card) -> dict:
         "dpo.score_least":
             lambda c: c["dpo.score_before"] + c["dpo.score_interval"],
         "dpo.exact_least": lambda c: c["dpo.exact_before"] - 0.02,
+        "inference.megabytes": lambda c: c["inference.bytes"] / 1e6,
+        "inference.megabytes_8_bits":
+            lambda c: c["inference.bytes_8_bits"] / 1e6,
     }
     found = {}
     for key, formula in formulas.items():
@@ -8973,6 +10324,32 @@ def report_rows(card) -> list[tuple]:
     return rows
 
 
+# ch08_inference/inference.ipynb [wilson-code]
+def wilson_interval(p, n, z=1.96) -> tuple[float, float]:
+    """The bounds of a share p found among n draws, at 95%: (low, high).
+
+    Source: Wilson 1927. ValueError if n is not above 0 or p is no share.
+    Built in chapter 8.
+    """
+    if not (n > 0 and 0 <= p <= 1):
+        raise ValueError(f"{p!r} is no share of {n!r} draws")
+    middle = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    whole = 1 + z * z / n
+    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
+
+
+def report_intervals(card) -> dict[tuple[str, str], tuple[float, float]]:
+    """{(part, label): (low, high)} of the card's rows that are shares.
+
+    For those whose number of draws the card knows. Built in chapter 8.
+    """
+    return {
+        (part, label): wilson_interval(card[key], card[f"{key}_of"])
+        for part, lines in REPORT_LINES for label, key, _, _ in lines
+        if card.get(key) is not None and card.get(f"{key}_of")}
+
+
 # ch08_inference/inference.ipynb [report-print]
 def report_number(value) -> str:
     """A figure of the card as people write it. Built in chapter 8."""
@@ -8995,13 +10372,15 @@ def print_report(path=None) -> None:
     print(f"report card, preset {card['preset']}"
           + (f", {seconds / 60:.1f} minutes" if seconds else "")
           + (f", {memory / 1e9:.1f} GB at most" if memory else ""))
-    before = None
+    before, sure = None, report_intervals(card)
     for part, label, value, sign, bar, reached in report_rows(card):
         wanted = f"{sign} {report_number(bar)}" if sign else ""
         mark = {True: "", False: "MISSED", None: ""}[reached]
         shown = part if part != before else ""
+        low, high = sure.get((part, label), (None, None))
+        bounds = "" if low is None else f"{low:.3f}–{high:.3f}"
         print(f"{shown:13}{label:28}{report_number(value):>12}  "
-              f"{wanted:12}{mark}".rstrip())
+              f"{bounds:13}{wanted:12}{mark}".rstrip())
         before = part
 
 
@@ -9904,16 +11283,9 @@ class _Layout(torch.nn.Module):
         return self.mesh.get_group(axis)
 
 
-# ch05_pretrain/lab_parallelism.ipynb [spread-gpt]
-class SpreadGPT(_Layout):
-    """A GPT that lies on several processes and knows how to be trained so.
-
-    model: the whole GPT, the same on every process (what belongs elsewhere
-    is let go); plan: Plan; config: TrainConfig. Called with ids (B, T) by
-    all processes at once, it gives (logits, None) to each, so `evaluate`
-    works as ever. What `train` does in another way for it are the methods
-    below. Built in the lab on parallelism.
-    """
+# ch05_pretrain/lab_parallelism.ipynb [spread-called]
+class _Spread(_Layout):
+    """The part of a model here, called by all processes at once."""
 
     def forward(self, ids):
         """ids (B, T) to (logits (B, T, V), None), on every process."""
@@ -9940,6 +11312,18 @@ class SpreadGPT(_Layout):
         if self.mesh.size() > 1:
             dist.all_reduce(loss)
         return loss.item() / (self.plan.tensor_parallel * self.shares)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [spread-gpt]
+class SpreadGPT(_Spread):
+    """A GPT that lies on several processes and knows how to be trained so.
+
+    model: the whole GPT, the same on every process (what belongs elsewhere
+    is let go); plan: Plan; config: TrainConfig. Called with ids (B, T) by
+    all processes at once, it gives (logits, None) to each, so `evaluate`
+    works as ever. What `train` does in another way for it are the methods
+    below. Built in the lab on parallelism.
+    """
 
     def clip_grad_norm_(self, limit):
         """Cut the gradient to `limit`; its length before that, a float."""
@@ -10117,3 +11501,1283 @@ def _try_plan(spread, config, steps):
     return {"losses": losses, "bytes": held, "traffic": traffic.bytes,
             "share": {name: _local(p).numel() / whole[name]
                       for name, p in params.items()}}
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-settings]
+_SAID_BY = {  # keys of DeepSpeed's that the recipe decides, and its flags
+    "train_batch_size": "--batch-size",
+    "train_micro_batch_size_per_gpu": "--accumulation",
+    "gradient_accumulation_steps": "--accumulation",
+    "gradient_clipping": "--clip-norm", "optimizer": "--optimizer",
+    "scheduler": "--schedule", "fp16": "--precision", "bf16": "--precision",
+    "amp": "--precision", "torch_autocast": "--precision"}
+
+
+def _zero_refusals(settings, shape, config):
+    """Pairs (what would not work, the sentence that says so)."""
+    zero, world = settings.get("zero_optimization"), workers()[1]
+    stage = zero.get("stage") if isinstance(zero, dict) else None
+    yield stage not in (1, 2, 3), (
+        "DeepSpeed's file must have a zero_optimization with a stage of 1, "
+        f"2 or 3; it has {stage}")
+    for key, flag in _SAID_BY.items():
+        yield settings.get(key, "auto") != "auto", (
+            f"DeepSpeed's file says {key}, which {flag} decides: take it out")
+    yield config.optimizer != "adamw", (
+        "DeepSpeed keeps a matrix as slices of one long row, which "
+        f"{config.optimizer} cannot update: add --optimizer adamw")
+    yield config.batch_size % (world * config.accumulation), (
+        f"{config.batch_size} rows do not divide among {world} processes × "
+        f"{config.accumulation} micro-batches: change --accumulation")
+    yield shape.dropout > 0, (
+        "under DeepSpeed a model is trained without dropout (set it to 0): "
+        "a checkpoint would not hold every process's dice")
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-plan]
+@dataclass
+class ZeroPlan:
+    """ZeRO by DeepSpeed over all processes, as its JSON file says.
+
+    settings: what the file says, a dict. Stage 1 deals out the means of
+    AdamW, stage 2 the gradients too, stage 3 the weights as well. Called
+    like a `Plan`, it returns a `ZeroGPT`. Source: Rajbhandari et al. 2020.
+    Built in the lab on parallelism.
+    """
+
+    settings: dict
+
+    @classmethod
+    def read(cls, path):
+        """The plan of a file; ValueError if there is none, or no JSON."""
+        if not Path(path).is_file():
+            raise ValueError(f"{path} is not there: --deepspeed asks for a "
+                             "JSON file of DeepSpeed's settings")
+        settings = read_json(path)
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path} holds no JSON object: {{…}}")
+        return cls(settings)
+
+    @property
+    def shares(self):
+        """Among how many the rows of a batch are dealt out: all."""
+        return workers()[1]
+
+    def check(self, shape, config):
+        """ValueError, in one sentence, if it does not fit what is there.
+
+        shape: ModelConfig; config: TrainConfig.
+        """
+        for bad, sentence in _zero_refusals(self.settings, shape, config):
+            if bad:
+                raise ValueError(sentence)
+
+    def __call__(self, model, config):
+        """The model, spread; every process has built the same one."""
+        self.check(model.config, config)
+        return ZeroGPT(model, self.settings, config)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-package]
+def _deepspeed():
+    """The package; ImportError, in one sentence, without it."""
+    try:
+        import deepspeed
+    except ImportError:
+        raise ImportError("DeepSpeed is not installed: pip install "
+                          "deepspeed==0.19.8, or leave out --deepspeed"
+                          ) from None
+    if not torch.cuda.is_available():  # gloo sends; nothing to be compiled
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
+    return deepspeed
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-engine]
+def _engine(model, adamw, settings, config):
+    """DeepSpeed's engine around a GPT and its AdamW."""
+    import torch.distributed as dist
+
+    deepspeed, device = _deepspeed(), next(model.parameters()).device
+    if not dist.is_initialized():  # one process, which has nobody to join
+        dist.init_process_group(store=dist.HashStore(), rank=0, world_size=1)
+        os.environ.setdefault("LOCAL_RANK", "0")
+    with mixed_precision(device, config.precision):
+        short = torch.is_autocast_enabled(device.type)
+    pieces = workers()[1] * config.accumulation
+    model.checkpointing = config.checkpoint_activations
+    model.loss_rows = config.loss_rows
+    return deepspeed.initialize(model=model, optimizer=adamw, config={
+        **settings, "gradient_accumulation_steps": config.accumulation,
+        "train_micro_batch_size_per_gpu": config.batch_size // pieces,
+        "train_batch_size": config.batch_size,
+        "gradient_clipping": config.clip_norm,
+        "zero_allow_untested_optimizer": True,
+        "torch_autocast": {"enabled": short, "dtype": "bfloat16",
+                           "lower_precision_safe_modules": []}})[0]
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-means]
+def _make_means(engine, adamw, config):
+    """AdamW's means, at 0 as before its first step, and known by name.
+
+    DeepSpeed makes them in a first step: so one is done that moves nothing.
+    """
+    from deepspeed.utils import lazy_init_hp_params_optimizer_state as link
+
+    ids = torch.zeros(1, 2, dtype=torch.long, device=engine.device)
+    for group in engine.optimizer.param_groups:
+        group["lr"] = 0.0
+    for _ in range(config.accumulation):
+        engine.backward(0 * engine(ids, ids)[1])
+        engine.step()
+    for state in adamw.state.values():
+        state["step"].zero_()
+    slices = getattr(engine.optimizer, "single_partition_of_fp32_groups", ())
+    for i, flat in enumerate(slices):  # in stages 1 and 2 it names one group
+        link(engine.optimizer.bit16_groups[i], flat, adamw.state)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-loss]
+def _zero_loss(zero, x, y, config):
+    """Forward and backward, piece by piece: the mean over the batch."""
+    import torch.distributed as dist
+
+    (rank, world), last = workers(), config.accumulation - 1
+    weight = world / (y != -100).sum().item()  # the engine takes a mean
+    x, y = (z[rank::world].to(zero.engine.device) for z in (x, y))
+    loss = torch.zeros((), dtype=torch.float64, device=x.device)
+    for i, (xs, ys) in enumerate(zip(x.chunk(last + 1), y.chunk(last + 1))):
+        mean = zero.engine(xs, ys)[1]
+        piece = mean.float() * (weight * (ys != -100).sum().item())
+        zero.engine.backward(piece, scale_wrt_gas=False)
+        if i < last:
+            zero.engine.step()  # counts the piece, and updates nothing
+        loss += piece.detach()
+    dist.all_reduce(loss)
+    return loss.item() / world
+
+
+def _zero_step(zero, step, config):
+    """Set the rates, clip, update, clear: the length of the gradient."""
+    share = learning_rate(step, config) / config.learning_rate
+    for group in zero.engine.optimizer.param_groups:
+        group["lr"] = group["peak"] * share
+    zero.engine.step()  # changes nothing if the gradient is not finite
+    norm = float(zero.engine.get_global_grad_norm())
+    if not math.isfinite(norm):
+        raise FloatingPointError(f"the gradient at step {step} is {norm}")
+    return norm
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-save]
+def _gather_zero(zero, step=None):
+    """(GPT, its AdamW) on the first process's CPU; None on the others.
+
+    step: how many steps AdamW has done; without it, it is left empty.
+    """
+    from deepspeed.utils import (
+        safe_get_full_fp32_param, safe_get_full_optimizer_state)
+
+    whole = GPT(zero.config) if workers()[0] == 0 else None
+    adamw = make_optimizers(whole, zero.recipe)[0] if whole else None
+    target = dict(whole.named_parameters()) if whole else {}
+    for name, p in zero.engine.module.named_parameters():
+        parts = {"": safe_get_full_fp32_param(p)}
+        for key in ("exp_avg", "exp_avg_sq") if step else ():
+            parts[key] = safe_get_full_optimizer_state(p, key)
+        if whole:
+            own = target[name]
+            parts = {k: t.cpu().view_as(own) for k, t in parts.items()}
+            own.data = parts.pop("")
+            if step:
+                adamw.state[own] = {**parts, "step": torch.tensor(float(step))}
+    return whole, adamw
+
+
+def _save_zero(zero, place, state):
+    """Write chapter 5's checkpoint, by the first process."""
+    import torch.distributed as dist
+
+    whole, adamw = _gather_zero(zero, state["step"])
+    if whole:
+        save_checkpoint(place.parent, whole, [adamw], **state)
+    dist.barrier()
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-load]
+def _load_zero(zero, folder):
+    """Read a checkpoint of chapter 5 into an engine."""
+    from deepspeed.utils import (
+        safe_set_full_fp32_param, safe_set_full_optimizer_state)
+    from deepspeed.runtime.zero import GatheredParameters
+
+    whole = GPT(zero.config)
+    (adamw,) = make_optimizers(whole, zero.recipe)
+    step = load_checkpoint(folder, whole, [adamw])["step"]
+    read = dict(whole.named_parameters())
+    for name, p in zero.engine.module.named_parameters():
+        value, state = read[name], adamw.state[read[name]]
+        with GatheredParameters([p], modifier_rank=0), torch.no_grad():
+            p.copy_(value)  # what is computed with
+        safe_set_full_fp32_param(p, value.to(p.device))  # what is updated
+        for key in ("exp_avg", "exp_avg_sq"):
+            safe_set_full_optimizer_state(p, state[key].to(p.device), key)
+    for state in zero.adamw.state.values():
+        state["step"].fill_(step)
+
+
+# ch05_pretrain/lab_parallelism.ipynb [zero-gpt]
+class ZeroGPT(torch.nn.Module):
+    """A GPT that DeepSpeed spreads; for `train` what a `SpreadGPT` is.
+
+    model: the whole GPT, the same on every process; settings: DeepSpeed's,
+    a dict (see `ZeroPlan`); config: TrainConfig. Raises ImportError without
+    the package deepspeed. Built in the lab on parallelism.
+    """
+
+    def __init__(self, model, settings, config):
+        super().__init__()
+        self.config, self.recipe = model.config, config
+        self.shares = workers()[1]
+        (self.adamw,) = make_optimizers(model, config)
+        self.engine = _engine(model, self.adamw, settings, config)
+        _make_means(self.engine, self.adamw, config)
+
+    def forward(self, ids):
+        """ids (B, T) to (logits (B, T, V), None), on every process."""
+        return self.engine(ids)[0], None
+
+    def batch_loss(self, x, y, config):
+        """Chapter 5's `batch_loss`: the mean over the whole batch."""
+        return _zero_loss(self, x, y, config)
+
+    def optimizer_step(self, step, config):
+        """Chapter 5's `optimizer_step`: the engine does all of it."""
+        return _zero_step(self, step, config)
+
+    def make_optimizers(self, config):
+        """None beside the engine's own."""
+        return []
+
+    def save_checkpoint(self, place, optimizers, state):
+        """Write chapter 5's checkpoint, the folder `place`; returns it."""
+        _save_zero(self, place, state)
+        return place
+
+    def load_checkpoint(self, folder, optimizers):
+        """Read what `save_checkpoint` wrote, here or without DeepSpeed."""
+        _load_zero(self, folder)
+
+    def gather(self):
+        """The whole GPT on the first process, None on the others."""
+        return _gather_zero(self)[0]
+
+
+# ch06_finetune/lab_elsewhere.ipynb [else-template]
+def training_template(chat) -> str:
+    """The template of a `ChatFormat` with TRL's marks around what is learned:
+    the assistant's text and its end token. Built in the lab on running
+    elsewhere."""
+    body = "{{ m['content'] }}<|end|>"
+    return chat.jinja.replace(body, (
+        "{% if m['role'] == 'assistant' %}{% generation %}" + body
+        + "{% endgeneration %}{% else %}" + body + "{% endif %}"))
+
+
+# ch06_finetune/lab_elsewhere.ipynb [else-peft-code]
+def _peft_names(config):
+    """Our names of linear layers to those in transformers, where a layer of
+    ours is one of theirs."""
+    rows = _names(config, _layout(config))
+    return {ours[0].removesuffix(".weight"): theirs.removesuffix(".weight")
+            for ours, theirs, turned in rows
+            if len(ours) == 1 and not turned and theirs.endswith(".weight")}
+
+
+def lora_to_peft(model, folder, base_model=""):
+    """Write the adapters of a model as peft's `PeftModel` reads them.
+
+    adapter_config.json and adapter_model.safetensors, for the model that
+    `to_transformers` writes; base_model: where that lies. Returns the
+    folder's Path. ValueError if there are no adapters, if they differ in
+    rank or alpha, or if the layout has no such layer. Built in the lab on
+    running elsewhere.
+    """
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory() as place:
+        about, state = _read_lora(save_lora(model, Path(place, "adapter")))
+    names, tensors = _peft_names(model.config), {}
+    for name, tensor in state.items():
+        layer, _, part = name.rpartition(".")
+        if layer not in names:
+            raise ValueError(f"{layer} is not a layer of its own in the layout "
+                             f"{_layout(model.config)} of transformers")
+        part = part.replace("lora_a", "lora_A").replace("lora_b", "lora_B")
+        tensors[f"base_model.model.{names[layer]}.{part}.weight"] = tensor
+    targets = {name.rsplit(".", 3)[1] for name in tensors}
+    with atomic_folder(folder) as new:
+        save_file(tensors, new / "adapter_model.safetensors", {"format": "pt"})
+        write_json(new / "adapter_config.json", {
+            "peft_type": "LORA", "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": str(base_model), "r": about["rank"],
+            "lora_alpha": about["alpha"], "target_modules": sorted(targets),
+            "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
+            "inference_mode": True})
+    return Path(folder)
+
+
+# ch06_finetune/lab_elsewhere.ipynb [else-recipe-schedule]
+def _their_run(config):
+    """What a TrainConfig says, in names that transformers' Trainer knows."""
+    if config.optimizer == "muon" or config.embedding_learning_rate:
+        raise ValueError("TRL and Axolotl have neither our Muon nor a rate for "
+                         'the embeddings alone: take optimizer="adamw"')
+    name, more = "constant_with_warmup", {}
+    if config.schedule == "cosine":
+        name, more = "cosine_with_min_lr", {"min_lr_rate": config.final_rate}
+    elif config.schedule == "wsd":
+        decline = max(1, round(config.cooldown * config.steps))
+        if decline + config.warmup_steps > config.steps:
+            raise ValueError(f"{config.warmup_steps} steps of warm-up and "
+                             f"{decline} of decline are more than the "
+                             f"{config.steps} of the run: shorten one")
+        name, more = "warmup_stable_decay", {
+            "num_decay_steps": decline, "decay_type": "linear",
+            "min_lr_ratio": config.final_rate}
+    return {
+        "max_steps": config.steps, "learning_rate": config.learning_rate,
+        "gradient_accumulation_steps": config.accumulation,
+        "warmup_steps": config.warmup_steps,
+        "lr_scheduler_kwargs": more, "weight_decay": config.weight_decay,
+        "adam_beta1": config.betas[0], "adam_beta2": config.betas[1],
+        "adam_epsilon": 1e-8, "max_grad_norm": config.clip_norm,
+        "seed": config.seed,
+        "gradient_checkpointing": config.checkpoint_activations,
+        }, name, {"adamw": "adamw_torch_fused",
+                  "adamw8bit": "adamw_bnb_8bit"}[config.optimizer]
+
+
+# ch06_finetune/lab_elsewhere.ipynb [else-recipe-axolotl]
+def axolotl_config(config, chat, model, data, max_length, lora=None,
+                   packing=False, output="outputs") -> dict:
+    """A run of chapter 6 as the settings of Axolotl, ready for YAML.
+
+    config: a `TrainConfig`; chat: a `ChatFormat`; model: the folder that
+    `to_transformers` wrote; data: a file of `{"messages": ...}` lines;
+    max_length: tokens of a row; lora: None, or a dict with rank, alpha and
+    targets as in `add_lora`. Raises ValueError where Axolotl has no such
+    setting. Built in the lab on running elsewhere.
+    """
+    run, schedule, optimizer = _their_run(config)
+    values = {
+        "base_model": str(model), "chat_template": "jinja",
+        "chat_template_jinja": chat.jinja, "eot_tokens": ["<|end|>"],
+        "special_tokens": {"pad_token": "<|endoftext|>"},
+        "datasets": [{
+            "path": str(data), "ds_type": "json", "type": "chat_template",
+            "field_messages": "messages", "roles_to_train": ["assistant"],
+            "train_on_eos": "turn"}],
+        "train_on_inputs": False, "sequence_len": max_length,
+        "sample_packing": packing, "optimizer": optimizer,
+        "lr_scheduler": schedule,
+        "micro_batch_size": config.batch_size // config.accumulation, **run,
+        "bf16": {"auto": "auto"}.get(config.precision,
+                                     config.precision == "bfloat16"),
+        "val_set_size": 0.0, "logging_steps": 1, "output_dir": str(output)}
+    if lora:
+        values |= {"adapter": "lora", "lora_r": lora["rank"],
+                   "lora_alpha": lora["alpha"], "lora_dropout": 0.0,
+                   "lora_target_modules": list(lora["targets"])}
+    return values
+
+
+# ch06_finetune/lab_elsewhere.ipynb [else-recipe-trl]
+_TRL_SCRIPT = '''"""Instruction tuning by TRL: python this_file.py"""
+
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTConfig, SFTTrainer
+{imports}
+tokenizer = AutoTokenizer.from_pretrained({model!r})
+tokenizer.chat_template = (
+{template})
+trainer = SFTTrainer(
+    model=AutoModelForCausalLM.from_pretrained({model!r}, dtype="float32"),
+    processing_class=tokenizer,
+    train_dataset=load_dataset("json", data_files={data!r}, split="train"),
+    args=SFTConfig(
+{settings}
+    ),
+{adapter})
+trainer.train()
+trainer.save_model()
+'''
+
+
+def _keywords(values, indent):
+    return "\n".join(f"{' ' * indent}{k}={v!r}," for k, v in values.items())
+
+
+# ch06_finetune/lab_elsewhere.ipynb [else-recipe-trl-code]
+def trl_script(config, chat, model, data, max_length, lora=None,
+               packing=False, output="outputs") -> str:
+    """A run of chapter 6 as a Python script for TRL; arguments and errors
+    as in `axolotl_config`. Built in the lab on running elsewhere."""
+    run, schedule, optimizer = _their_run(config)
+    settings = {
+        "output_dir": str(output), **run, "optim": optimizer,
+        "lr_scheduler_type": schedule, "per_device_train_batch_size":
+            config.batch_size // config.accumulation,
+        "assistant_only_loss": True, "max_length": max_length,
+        "packing": packing, "logging_steps": 1, "save_strategy": "no",
+        "report_to": "none"}
+    if config.precision != "auto":  # TRL looks at the machine by itself
+        settings["bf16"] = config.precision == "bfloat16"
+    adapter = imports = ""
+    if lora:
+        imports = "from peft import LoraConfig\n"
+        values = {"r": lora["rank"], "lora_alpha": lora["alpha"],
+                  "target_modules": list(lora["targets"]),
+                  "lora_dropout": 0.0, "task_type": "CAUSAL_LM"}
+        adapter = ("    peft_config=LoraConfig(\n"
+                   f"{_keywords(values, 8)}\n    ),\n")
+    template = training_template(chat)
+    lines = [f"    {template[i:i + 60]!r}\n"
+             for i in range(0, len(template), 60)]
+    return _TRL_SCRIPT.format(
+        model=str(model), data=str(data), template="".join(lines),
+        settings=_keywords(settings, 8), adapter=adapter, imports=imports)
+
+
+# ch06_finetune/lab_elsewhere.ipynb [else-schema]
+def unknown_keys(schema, values, path="") -> list[str]:
+    """Keys of `values` (dicts and lists, as from YAML) that a pydantic model
+    does not name, at any depth. Built in the lab on running elsewhere."""
+    import typing
+
+    from pydantic import BaseModel
+
+    def models(kind):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return [kind]
+        return sum(map(models, typing.get_args(kind)), [])
+
+    known = {alias: field for name, field in schema.model_fields.items()
+             for alias in (name, field.alias) if alias}
+    found = []
+    for key, value in values.items():
+        if key not in known:
+            found.append(path + key)
+            continue
+        inner = models(known[key].annotation)
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, dict) and inner:
+                tries = [unknown_keys(m, part, f"{path}{key}.") for m in inner]
+                found += min(tries, key=len)
+    return found
+
+
+# ch07_dpo/lab_reinforcement.ipynb [rl-rloo-code]
+def rloo_advantages(rewards):
+    """Each reward less the mean of the others in its group: `(N, G)` to
+    `(N, G)`, G at least 2. Source: Kool et al. 2019; Ahmadian et al. 2024.
+    Built in the lab on reinforcement."""
+    group = rewards.shape[1]
+    if group < 2:
+        raise ValueError(f"leaving one out needs 2 answers, got {group}")
+    return (rewards - rewards.mean(1, keepdim=True)) * group / (group - 1)
+
+
+def batch_advantages(rewards):
+    """Each reward less the mean of the whole batch: `(N, G)` to `(N, G)`.
+    Source: Williams 1992. Built in the lab on reinforcement."""
+    return rewards - rewards.mean()
+
+
+# ch07_dpo/lab_reinforcement.ipynb [rl-reinforce-code]
+def reinforce_loss(logprob, reference, mask, advantages, beta=0.0, old=None,
+                   clip=0.2):
+    """The loss of REINFORCE and RLOO: whole answers, by their advantages.
+
+    As `grpo_loss` (arguments, shapes and units are the same), but the ratio
+    and its clipping are those of the answer's summed log-probability, and
+    so is the KL estimate. Source: Ahmadian et al. 2024, eq. 9, clipped as
+    in TRL. Built in the lab on reinforcement.
+    """
+    old = logprob.detach() if old is None else old
+    ratio = ((logprob - old) * mask).sum(1).exp()
+    gain = torch.min(ratio * advantages,
+                     ratio.clamp(1 - clip, 1 + clip) * advantages)
+    away = (reference - logprob) * mask
+    kl = (away.exp() - away - 1).sum(1)
+    return (beta * kl - gain).mean()
+
+
+# ch07_dpo/lab_reinforcement.ipynb [rl-pass]
+def pass_at_k(n, right, k):
+    """The chance that k of n answers, of which `right` are right, hold a
+    right one: an unbiased estimate of solving a task in k tries.
+
+    Raises ValueError unless 0 ≤ right ≤ n and 1 ≤ k ≤ n. Source: Chen et
+    al. 2021, eq. 1. Built in the lab on reinforcement.
+    """
+    if not (0 <= right <= n and 1 <= k <= n):
+        raise ValueError(f"no {k} of {n} answers with {right} right")
+    return 1 - math.comb(n - right, k) / math.comb(n, k)
+
+
+# ch07_dpo/lab_reinforcement.ipynb [rl-best-code]
+def best_of(judged, values, n):
+    """What the best of n answers is worth on average, over all subsets.
+
+    judged: `(…, N)` numbers by which the best is picked; values: `(…, N)`
+    what each answer is really worth. Of equals one is as good as another:
+    they share their places. Returns `(…,)`. Raises ValueError unless
+    1 ≤ n ≤ N. Built in the lab on reinforcement.
+    """
+    N = judged.shape[-1]
+    if not 1 <= n <= N:
+        raise ValueError(f"cannot pick the best of {n} from {N}")
+    below = (judged[..., None, :] < judged[..., None]).sum(-1)
+    upto = (judged[..., None, :] <= judged[..., None]).sum(-1)
+    ways = torch.tensor([math.comb(i, n) for i in range(N + 1)],
+                        dtype=torch.float64)
+    chance = (ways[upto] - ways[below]) / (upto - below) / ways[N]
+    return (chance * values).sum(-1)
+
+
+# ch08_inference/lab_decoding.ipynb [dec-forms]
+def _exactly(text):
+    """The form of one text alone. Built in the lab on decoding."""
+    return "all", [("set", [(ord(c), ord(c))]) for c in text]
+
+
+def _maybe(form):
+    """The form, or nothing. Built in the lab on decoding."""
+    return "repeat", form, 0, 1
+
+
+def _outside(ranges, last=0x10FFFF):
+    """The code points that lie in none of `ranges`, as ranges.
+
+    ranges: pairs (first, last) of code points. Built in the lab on decoding.
+    """
+    free, found = 0, []
+    for a, b in sorted(ranges):
+        if free < a:
+            found.append((free, a - 1))
+        free = max(free, b + 1)
+    return found + ([(free, last)] if free <= last else [])
+
+
+# ch08_inference/lab_decoding.ipynb [dec-reader]
+class _Pattern:
+    """A regular expression, read from left to right."""
+
+    def __init__(self, text):
+        self.text, self.at = text, 0
+
+    def peek(self, n=1):
+        return self.text[self.at:self.at + n]
+
+    def take(self, *wanted):
+        """The first of `wanted` that stands here, passed over; or ""."""
+        for w in wanted:
+            if self.text.startswith(w, self.at):
+                self.at += len(w)
+                return w
+        return ""
+
+    def next(self):
+        if self.at >= len(self.text):
+            self.fail("it ends too soon")
+        self.at += 1
+        return self.text[self.at - 1]
+
+    def fail(self, why):
+        raise ValueError(f"the pattern {self.text!r}, at place {self.at}: "
+                         f"{why}")
+
+
+def parse_regex(pattern):
+    """The form of a regular expression, which describes a whole text.
+
+    pattern: characters, . [a-z] [^a-z] \\d \\w \\s (of ASCII) and their
+    capitals, groups, |, *, +, ?, {m}, {m,} and {m,n}. ValueError on what is
+    not a pattern, and on anchors, looks ahead, references back, flags and
+    lazy repeats, which this small language has not. Built in the lab on
+    decoding.
+    """
+    reader = _Pattern(pattern)
+    form = _alternatives(reader)
+    if reader.peek():
+        reader.fail("a ) closes nothing")
+    return form
+
+
+# ch08_inference/lab_decoding.ipynb [dec-parser]
+def _alternatives(p):
+    parts = [_sequence(p)]
+    while p.take("|"):
+        parts.append(_sequence(p))
+    return parts[0] if len(parts) == 1 else ("any", parts)
+
+
+def _sequence(p):
+    parts = []
+    while p.peek() and p.peek() not in "|)":
+        form = _atom(p)
+        if bounds := _times(p):
+            form = "repeat", form, *bounds
+            if p.peek() and p.peek() in "*+?{":
+                p.fail("two repeats in a row: lazy ones are not supported")
+        parts.append(form)
+    return "all", parts
+
+
+def _times(p):
+    """(least, most) of the repeat that stands here, or None."""
+    if sign := p.take("*", "+", "?"):
+        return {"*": (0, None), "+": (1, None), "?": (0, 1)}[sign]
+    if not p.take("{"):
+        return None
+    body = ""
+    while (c := p.next()) != "}":
+        body += c
+    least, comma, most = body.partition(",")
+    if not least.isdecimal() or most and not most.isdecimal():
+        p.fail("{ must be followed by numbers: {2}, {2,} or {2,5}; or \\{")
+    most = (int(most) if most else None) if comma else int(least)
+    if most is not None and most < int(least):
+        p.fail("the most is less than the least")
+    return int(least), most
+
+
+# ch08_inference/lab_decoding.ipynb [dec-atoms]
+_CLASSES = {"d": [(48, 57)], "w": [(48, 57), (65, 90), (95, 95), (97, 122)],
+            "s": [(9, 13), (32, 32)]}
+_CLASSES |= {k.upper(): _outside(v) for k, v in _CLASSES.items()}
+_CONTROLS = {"n": 10, "t": 9, "r": 13, "f": 12, "v": 11, "0": 0}
+
+
+def _atom(p):
+    c = p.next()
+    if c == "(":
+        if p.take("?") and not p.take(":"):
+            p.fail("of the groups with a question mark only (?: is known")
+        form = _alternatives(p)
+        if not p.take(")"):
+            p.fail("a ( is never closed")
+        return form
+    if c == "[":
+        return "set", _bracket(p)
+    if c == ".":
+        return "set", _outside([(10, 10)])
+    if c in "^$":
+        p.fail("a pattern describes the whole text: leave out ^ and $")
+    if c in "*+?{":
+        p.fail("there is nothing to repeat")
+    return "set", _escape(p) if c == "\\" else [(ord(c), ord(c))]
+
+
+# ch08_inference/lab_decoding.ipynb [dec-escape]
+def _escape(p):
+    """The ranges of what follows a backslash."""
+    c = p.next()
+    if c in _CLASSES:
+        return _CLASSES[c]
+    if c in "xu":
+        digits = "".join(p.next() for _ in range(2 if c == "x" else 4))
+        if not all(d in "0123456789abcdefABCDEF" for d in digits):
+            p.fail(f"\\{c} must be followed by hexadecimal digits")
+        code = int(digits, 16)
+    elif c.isascii() and c.isalnum() and c not in _CONTROLS:
+        p.fail(f"\\{c} is not supported")
+    else:
+        code = _CONTROLS.get(c, ord(c))
+    return [(code, code)]
+
+
+def _bracket(p):
+    """The ranges of [...], whose first bracket is read."""
+    ranges, out, first = [], bool(p.take("^")), True
+    while first or p.peek() != "]":
+        first, c = False, p.next()
+        here = _escape(p) if c == "\\" else [(ord(c), ord(c))]
+        if p.peek() == "-" and p.peek(2) not in ("-", "-]"):
+            p.next()
+            c = p.next()
+            there = _escape(p) if c == "\\" else [(ord(c), ord(c))]
+            a, b = here[0][0], there[0][1]
+            single = len(here) == len(there) == 1 and (
+                here[0][0] == here[0][1] and there[0][0] == there[0][1])
+            if not single or b < a:
+                p.fail("a range must run from one character to a later one")
+            here = [(a, b)]
+        ranges += here
+    p.next()
+    return _outside(ranges) if out else ranges
+
+
+# ch08_inference/lab_decoding.ipynb [dec-utf8]
+def utf8_ranges(first, last):
+    """Spell the code points first to last: yields lists of byte ranges.
+
+    Each list has a pair (low, high) for every byte, and all texts that take
+    a byte of each are the UTF-8 of a code point of the range. Surrogates
+    are none and left out. Built in the lab on decoding.
+    """
+    for cut in (0x7F, 0x7FF, 0xD7FF, 0xDFFF, 0xFFFF):     # more bytes, or none
+        if first <= cut < last:
+            yield from utf8_ranges(first, cut)
+            yield from utf8_ranges(cut + 1, last)
+            return
+    if first > last or 0xD800 <= first <= 0xDFFF:
+        return
+    for bits in 6, 12, 18:       # the last bytes run through all they can be
+        low = (1 << bits) - 1
+        if first >> bits != last >> bits:
+            if first & low:
+                middle = (first | low) + 1
+            elif last & low != low:
+                middle = last & ~low
+            else:
+                continue
+            yield from utf8_ranges(first, middle - 1)
+            yield from utf8_ranges(middle, last)
+            return
+    yield list(zip(chr(first).encode(), chr(last).encode()))
+
+
+# ch08_inference/lab_decoding.ipynb [dec-nodes]
+class _Nodes:
+    """Nodes and what joins them; a method for each kind of form."""
+
+    def __init__(self, most_nodes):
+        self.edges, self.jumps, self.calls = [], [], []
+        self.most_nodes = most_nodes
+
+    def node(self):
+        if len(self.edges) >= self.most_nodes:
+            raise ValueError(f"the form needs more than {self.most_nodes:,} "
+                             "nodes: repeat less")
+        for kept in self.edges, self.jumps, self.calls:
+            kept.append([])
+        return len(self.edges) - 1
+
+    def add(self, form, a):
+        """Add the nodes of a form that begins at a; returns where it ends."""
+        return getattr(self, "_" + form[0])(a, *form[1:])
+
+    def _join(self, nodes):
+        """A new node to which all of `nodes` jump."""
+        new = self.node()
+        for node in nodes:
+            self.jumps[node].append(new)
+        return new
+
+    def _set(self, a, ranges):
+        ends = []
+        for spelling in itertools.chain(*(utf8_ranges(*r) for r in ranges)):
+            at = a
+            for low, high in spelling:
+                new = self.node()
+                self.edges[at].append((low, high, new))
+                at = new
+            ends.append(at)
+        return self._join(ends)
+
+    def _all(self, a, parts):
+        for part in parts:
+            a = self.add(part, a)
+        return a
+
+    def _any(self, a, parts):
+        return self._join([self.add(part, a) for part in parts])
+
+    def _repeat(self, a, part, least, most):
+        for _ in range(least):
+            a = self.add(part, a)
+        if most is None:
+            a = self._join([a])                 # the loop comes back to here
+            self.jumps[self.add(part, a)].append(a)
+            return self._join([a])
+        ends = [a]
+        for _ in range(most - least):
+            ends.append(self.add(part, ends[-1]))
+        return self._join(ends)
+
+    def _call(self, a, rule):
+        new = self.node()
+        self.calls[a].append((rule, new))
+        return new
+
+
+# ch08_inference/lab_decoding.ipynb [dec-automaton]
+class ByteAutomaton(_Nodes):
+    """Nodes joined by bytes, by nothing, or by calls of rules.
+
+    rules: {name: form}; start: the name of the rule that a whole text has.
+    A node has `edges` (low, high, node), `jumps` (node) and `calls` (rule,
+    node to come back to). `ends[name]`: the first and last node of a rule;
+    `distance[node]`: the fewest bytes to the end of its rule. ValueError if
+    no text has this form, or it needs more than most_nodes. Sources:
+    Thompson 1968; Woods 1970 (calls). Built in the lab on decoding.
+    """
+
+    def __init__(self, rules, start="", most_nodes=200_000):
+        super().__init__(most_nodes)
+        self.start, self.ends = start, {}
+        for name, form in rules.items():
+            first = self.node()
+            self.ends[name] = first, self.add(form, first)
+        self.lasts = {last for _, last in self.ends.values()}
+        self.distance = [math.inf] * len(self.edges)
+        for last in self.lasts:
+            self.distance[last] = 0
+        while self._shorten():
+            pass
+        if math.isinf(self.distance[self.ends[start][0]]):
+            raise ValueError("no text has this form")
+
+    def _shorten(self):
+        """Look at each node once; is anything nearer than was known?"""
+        far, shorter = self.distance, False
+        for node in reversed(range(len(far))):
+            ways = [far[to] for to in self.jumps[node]]
+            ways += [1 + far[to] for *_, to in self.edges[node]]
+            ways += [far[self.ends[rule][0]] + far[back]
+                     for rule, back in self.calls[node]]
+            if min(ways, default=math.inf) < far[node]:
+                far[node], shorter = min(ways), True
+        return shorter
+
+
+# ch08_inference/lab_decoding.ipynb [dec-closure]
+def _without_a_byte(automaton, stacks):
+    """The stacks that `stacks` lead to by jumps, calls and returns alone.
+
+    Only those that can read a byte, and the empty one, from all of which a
+    complete text can be reached; a frozenset.
+    """
+    m, todo, seen = automaton, list(stacks), set()
+    deepest = max(map(len, stacks)) + len(m.ends)
+    while todo:
+        stack = todo.pop()
+        if stack in seen or any(m.distance[n] == math.inf for n in stack):
+            continue
+        if len(stack) > deepest:
+            raise ValueError("a rule calls itself before it writes anything")
+        seen.add(stack)
+        if stack:
+            below, node = stack[:-1], stack[-1]
+            todo += [(*below, to) for to in m.jumps[node]]
+            todo += [(*below, back, m.ends[rule][0])
+                     for rule, back in m.calls[node]]
+            todo += [below] if node in m.lasts else []
+    return frozenset(s for s in seen if not s or m.edges[s[-1]])
+
+
+# ch08_inference/lab_decoding.ipynb [dec-states]
+class StateTable:
+    """The states in which a ByteAutomaton can be, numbered as they turn up.
+
+    A state is a set of stacks, one for each way to have read the bytes so
+    far: a stack holds where to go on when the rules at hand have ended, and,
+    on top, the node reached. The empty stack stands for a complete text.
+    State 0 has read nothing. Source: Rabin and Scott 1959. Built in the lab
+    on decoding.
+    """
+
+    def __init__(self, automaton):
+        self.automaton, self.states, self._number = automaton, [], {}
+        self._rows, self._far = {}, []
+        self._enter([(automaton.ends[automaton.start][0],)])
+
+    def _enter(self, stacks):
+        state = _without_a_byte(self.automaton, stacks)
+        if state not in self._number:
+            self._number[state] = len(self.states)
+            self.states.append(state)
+            far = self.automaton.distance
+            self._far.append(min(sum(far[n] for n in s) for s in state))
+        return self._number[state]
+
+    def row(self, state) -> dict:
+        """{byte: state} of all bytes that may come in a state."""
+        if state not in self._rows:
+            m, row = self.automaton, {}
+            moves = [(low, high, (*s[:-1], to)) for s in self.states[state]
+                     if s for low, high, to in m.edges[s[-1]]
+                     if m.distance[to] < math.inf]
+            cuts = sorted({at for a, b, _ in moves for at in (a, b + 1)})
+            for first, end in itertools.pairwise(cuts):
+                stacks = [s for a, b, s in moves if a <= first <= b]
+                if stacks:
+                    to = self._enter(stacks)
+                    row |= dict.fromkeys(range(first, end), to)
+            self._rows[state] = row
+        return self._rows[state]
+
+    def complete(self, state) -> bool:
+        """May the text end here?"""
+        return () in self.states[state]
+
+    def distance(self, state) -> int:
+        """The fewest bytes from here to a complete text."""
+        return self._far[state]
+
+    def read(self, data, state=0):
+        """The state after some bytes, or None where one may not come."""
+        for byte in data:
+            state = self.row(state).get(byte)
+            if state is None:
+                return None
+        return state
+
+
+# ch08_inference/lab_decoding.ipynb [dec-trie]
+def token_trie(tokenizer):
+    """The ordinary tokens by their bytes: {byte: (ids that end here, trie)}.
+
+    ValueError if a byte is no token of its own: then there might be a text
+    that cannot be gone on with. Built in the lab on decoding.
+    """
+    special = set(tokenizer.special_tokens.values())
+    trie = {}
+    for token, data in enumerate(tokenizer.token_bytes):
+        if token not in special:
+            at = trie
+            for byte in data[:-1]:
+                at = at.setdefault(byte, ([], {}))[1]
+            at.setdefault(data[-1], ([], {}))[0].append(token)
+    if len(trie) < 256 or not all(ids for ids, _ in trie.values()):
+        raise ValueError("this tokenizer has not every byte as a token")
+    return trie
+
+
+# ch08_inference/lab_decoding.ipynb [dec-grammar]
+class TokenGrammar:
+    """A form for `SamplingParams.allowed`: which ids may come next.
+
+    automaton: a ByteAutomaton; tokenizer: with all bytes among its tokens;
+    end: the id that ends the answer, allowed where the text is complete.
+    max_new_tokens: with it, only what leaves room to complete the text, the
+    end included, is allowed. Called with the new ids it returns a mask (V,),
+    bool. ValueError if max_new_tokens are too few, and on ids that the form
+    forbids. Source: Willard and Louf 2023. Built in the lab on decoding.
+    """
+
+    def __init__(self, automaton, tokenizer, end, max_new_tokens=None):
+        self.table, self.tokenizer = StateTable(automaton), tokenizer
+        self.end, self.room = end, max_new_tokens
+        self._trie, self._needs = token_trie(tokenizer), {}
+        needed = self.table.distance(0) + 1
+        if max_new_tokens is not None and max_new_tokens < needed:
+            raise ValueError(f"the shortest answer has {needed} bytes with "
+                             f"its end: max_new_tokens={max_new_tokens} is "
+                             "too few")
+
+    def state(self, ids):
+        """The number of the state after ids; ValueError if they break it."""
+        state = self.table.read(self.tokenizer.decode_bytes(ids))
+        if state is None:
+            raise ValueError("the text so far has not the form")
+        return state
+
+    def needs(self, state):
+        """How many tokens suffice after each next one, (V,); inf: never."""
+        if state not in self._needs:
+            needs = [math.inf] * self.tokenizer.vocab_size
+            self._walk(self._trie, state, needs)
+            if self.table.complete(state):
+                needs[self.end] = 0.0
+            self._needs[state] = torch.tensor(needs)
+        return self._needs[state]
+
+    def _walk(self, trie, state, needs):
+        for byte, to in self.table.row(state).items():
+            if byte in trie:
+                ids, longer = trie[byte]
+                for token in ids:
+                    needs[token] = self.table.distance(to) + 1.0   # the end
+                self._walk(longer, to, needs)
+
+    def __call__(self, new):
+        left = math.inf if self.room is None else self.room - len(new) - 1
+        needs = self.needs(self.state(new))
+        return (needs <= left) & (needs < math.inf)
+
+
+# ch08_inference/lab_decoding.ipynb [dec-regex-grammar]
+def regex_grammar(pattern, tokenizer, end, max_new_tokens=None):
+    """A TokenGrammar: the answer has the form of a regular expression.
+
+    pattern: as for `parse_regex`. Built in the lab on decoding.
+    """
+    return TokenGrammar(ByteAutomaton({"": parse_regex(pattern)}), tokenizer,
+                        end, max_new_tokens)
+
+
+# ch08_inference/lab_decoding.ipynb [dec-json-string]
+_SHORT = {8: "b", 9: "t", 10: "n", 12: "f", 13: "r", 34: '"', 92: "\\"}
+_CONTROL = [*range(32), 127]
+_ALL = [(0, 0x10FFFF)]
+
+
+def _in_json(ranges):
+    """The form of a character of `ranges` as a JSON string spells it.
+
+    What may stand as it is does so; a quotation mark, a backslash and the
+    control characters are escaped. Built in the lab on decoding.
+    """
+    chars = _outside([*_outside(ranges), *((c, c) for c in _CONTROL),
+                     (34, 34), (92, 92)])
+    has = {c for c in {*_SHORT, *_CONTROL}
+           if any(a <= c <= b for a, b in ranges)}
+    parts = [("set", chars)]
+    if short := [(ord(s), ord(s)) for c, s in _SHORT.items() if c in has]:
+        parts.append(("all", [_exactly("\\"), ("set", short)]))
+    for high in 0, 1, 7:
+        low = [(ord(d), ord(d)) for c in has.intersection(_CONTROL)
+               if c // 16 == high for d in {f"{c % 16:x}", f"{c % 16:X}"}]
+        if low:
+            parts.append(("all", [_exactly(f"\\u00{high}"), ("set", low)]))
+    return "any", parts
+
+
+def _spelled(form):
+    """The same form with each character as a JSON string spells it."""
+    kind, *rest = form
+    if kind == "set":
+        return _in_json(rest[0])
+    if kind == "repeat":
+        return kind, _spelled(rest[0]), *rest[1:]
+    return kind, [_spelled(part) for part in rest[0]]
+
+
+# ch08_inference/lab_decoding.ipynb [dec-json-values]
+def _string_form(least=0, most=None, pattern=None):
+    """The form of a JSON string of least to most characters, or a pattern.
+
+    pattern: found anywhere in the string unless it begins with ^ and ends
+    with $. Built in the lab on decoding.
+    """
+    more = "repeat", ("call", "character"), least, most
+    if pattern is None:
+        return "all", [_exactly('"'), more, _exactly('"')]
+    first = pattern.startswith("^")
+    last = bool(re.search(r"(?<!\\)(\\\\)*\$$", pattern))
+    form = parse_regex(pattern[first:len(pattern) - last])
+    if form[0] == "any" and (first or last):
+        raise ValueError(f"the pattern {pattern!r}: put the alternatives "
+                         "between ^ and $ into a group")
+    return "all", [_exactly('"'), *([] if first else [more]), _spelled(form),
+                   *([] if last else [more]), _exactly('"')]
+
+
+def _list_form(first, item, comma, last, least=0, most=None):
+    """The form of least to most items between two signs.
+
+    item: a form. Built in the lab on decoding.
+    """
+    if most == 0:
+        return _exactly(first + last)
+    more = "repeat", ("all", [_exactly(comma), item]), max(least - 1, 0), (
+        most and most - 1)
+    items = "all", [item, more]
+    return "all", [_exactly(first), items if least else _maybe(items),
+                   _exactly(last)]
+
+
+def _object_form(parts, comma):
+    """The form of a JSON object; parts: (form of "name: value", required).
+
+    Properties come in this order; one that is not required may be left out.
+    Built in the lab on decoding.
+    """
+    begun, fresh = ("all", []), ("all", [])  # what may follow from here on
+    for form, required in reversed(parts):
+        start, more = ("all", [form, begun]), ("all", [_exactly(comma), form])
+        fresh = start if required else ("any", [start, fresh])
+        begun = "all", [more if required else _maybe(more), begun]
+    return "all", [_exactly("{"), fresh, _exactly("}")]
+
+
+# ch08_inference/lab_decoding.ipynb [dec-json-look]
+_TYPES = {"string": str, "integer": int, "number": (int, float),
+          "boolean": bool, "null": type(None), "array": list, "object": dict}
+_NOTES = {"title", "description", "default", "examples", "$schema", "$id",
+          "$comment", "$defs", "definitions"}
+
+
+def _is_a(value, kind):
+    """Has a value of Python the type that JSON calls `kind`?"""
+    return isinstance(value, _TYPES[kind]) and (
+        kind == "boolean" or not isinstance(value, bool))
+
+
+def _known_keys(pointer, schema, *known):
+    """ValueError if a schema has keys that are not known here."""
+    if odd := sorted(set(schema) - _NOTES - set(known)):
+        raise ValueError(f"{pointer} uses {', '.join(odd)}, which is not "
+                         f"supported; known here: {', '.join(known)}")
+
+
+def _kinds(pointer, schema, otherwise):
+    kinds = schema.get("type", otherwise)
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if not isinstance(kinds, list) or not set(kinds) <= set(_TYPES):
+        raise ValueError(f"{pointer} has the type {kinds}: it must be of "
+                         f"{', '.join(_TYPES)}")
+    return kinds
+
+
+def _bounds(pointer, schema, least, most):
+    low, high = schema.get(least, 0), schema.get(most)
+    for name, n in (least, low), (most, high):
+        if n is not None and not (_is_a(n, "integer") and n >= 0):
+            raise ValueError(f"{pointer}: {name} must be a whole number from "
+                             f"0 up, not {n!r}")
+    if high is not None and high < low:
+        raise ValueError(f"{pointer}: {most} is less than {least}")
+    return low, high
+
+
+# ch08_inference/lab_decoding.ipynb [dec-json-rules]
+class JsonRules:
+    """The rules of a JSON schema: one for each schema in it, by its pointer.
+
+    schema: a dict or bool; separators: as for `json.dumps`. `rules`: {name:
+    form}; `start`: the name of the first. ValueError tells what is not
+    supported. Built in the lab on decoding.
+    """
+
+    def __init__(self, schema, separators=(", ", ": ")):
+        self.schema, (self.comma, self.colon) = schema, separators
+        self.rules = {"character": _in_json(_ALL)}
+        self.start = self.call("#", schema)[1]
+
+    def call(self, pointer, schema):
+        """The call of a schema's rule, which is made when first called."""
+        if not isinstance(schema, (dict, bool)):
+            raise ValueError(f"{pointer} is not a schema: {schema!r}")
+        if schema is True or schema is not False and not set(schema) - _NOTES:
+            pointer, schema = "anything", {"type": list(_TYPES)}
+        if pointer not in self.rules:
+            self.rules[pointer] = None      # begun, so that it can call itself
+            self.rules[pointer] = self.form(pointer, schema)
+        return "call", pointer
+
+    def form(self, pointer, schema):
+        """The form of a schema with keys, or of False, which nothing has."""
+        if schema is False:
+            return "any", []
+        if "$ref" in schema:
+            _known_keys(pointer, schema, "$ref")
+            return self.call(schema["$ref"], self._find(schema["$ref"]))
+        if "anyOf" in schema:
+            _known_keys(pointer, schema, "anyOf")
+            return "any", [self.call(f"{pointer}/anyOf/{i}", part)
+                           for i, part in enumerate(schema["anyOf"])]
+        for key in "const", "enum":
+            if key in schema:
+                _known_keys(pointer, schema, key, "type")
+                values = [schema[key]] if key == "const" else schema[key]
+                return "any", [_exactly(self._text(v)) for v in values if any(
+                    _is_a(v, k) for k in _kinds(pointer, schema, [*_TYPES]))]
+        kinds = _kinds(pointer, schema, None)
+        known = [key for k in kinds for key in _JSON_FORMS[k][1]]
+        _known_keys(pointer, schema, "type", *known)
+        return "any", [_JSON_FORMS[k][0](self, pointer, schema)
+                       for k in kinds]
+
+    def _text(self, value):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False,
+                          separators=(self.comma, self.colon))
+
+    def _find(self, pointer):
+        """The schema to which a pointer within the schema points."""
+        at = self.schema
+        first, *names = str(pointer).split("/")
+        try:
+            for name in names:
+                name = name.replace("~1", "/").replace("~0", "~")
+                at = at[int(name) if isinstance(at, list) else name]
+        except (KeyError, IndexError, ValueError, TypeError):
+            first = None
+        if first != "#":
+            raise ValueError(f"$ref {pointer!r} leads nowhere in this schema")
+        return at
+
+
+# ch08_inference/lab_decoding.ipynb [dec-json-forms]
+def _json_string(rules, pointer, schema):
+    bounds = _bounds(pointer, schema, "minLength", "maxLength")
+    if "pattern" in schema and bounds != (0, None):
+        raise ValueError(f"{pointer} has a pattern and a length: the pattern "
+                         "has to say both")
+    return _string_form(*bounds, schema.get("pattern"))
+
+
+def _json_array(rules, pointer, schema):
+    item = rules.call(pointer + "/items", schema.get("items", True))
+    return _list_form("[", item, rules.comma, "]", *_bounds(
+        pointer, schema, "minItems", "maxItems"))
+
+
+def _json_object(rules, pointer, schema):
+    named = schema.get("properties", {})
+    required, others = schema.get("required", []), schema.get(
+        "additionalProperties", True)
+    if missing := [name for name in required if name not in named]:
+        raise ValueError(f"{pointer} requires {missing[0]!r}, which is none "
+                         "of its properties")
+    if not named and others is not False:    # names that nobody has laid down
+        value = rules.call(pointer + "/additionalProperties", others)
+        return _list_form("{", ("all", [
+            _string_form(), _exactly(rules.colon), value]), rules.comma, "}")
+    parts = []
+    for name, part in named.items():
+        at = name.replace("~", "~0").replace("/", "~1")
+        value = rules.call(f"{pointer}/properties/{at}", part)
+        parts.append((("all", [_exactly(rules._text(name) + rules.colon),
+                               value]), name in required))
+    return _object_form(parts, rules.comma)
+
+
+# ch08_inference/lab_decoding.ipynb [dec-json-grammar]
+def _plain(form):
+    return lambda rules, pointer, schema: form
+
+
+_WHOLE = r"-?(0|[1-9][0-9]*)"
+_JSON_FORMS = {                            # how it is made, and of which keys
+    "string": (_json_string, ("minLength", "maxLength", "pattern")),
+    "array": (_json_array, ("items", "minItems", "maxItems")),
+    "object": (_json_object, ("properties", "required",
+                              "additionalProperties")),
+    "integer": (_plain(parse_regex(_WHOLE)), ()),
+    "number": (_plain(parse_regex(
+        _WHOLE + r"(\.[0-9]+)?([eE][+\-]?[0-9]+)?")), ()),
+    "boolean": (_plain(parse_regex("true|false")), ()),
+    "null": (_plain(_exactly("null")), ()),
+}
+
+
+def json_grammar(schema, tokenizer, end, max_new_tokens=None,
+                 separators=(", ", ": ")):
+    """A TokenGrammar: the answer is JSON that a schema describes.
+
+    schema: a dict or bool with type, properties, required,
+    additionalProperties, items, minItems, maxItems, minLength, maxLength,
+    pattern, enum, const, anyOf and $ref (within it, recursive too). Where
+    properties are named, only those are written, in their order. separators:
+    as for `json.dumps`. ValueError on any other key. Built in the lab on
+    decoding.
+    """
+    made = JsonRules(schema, separators)
+    return TokenGrammar(ByteAutomaton(made.rules, made.start), tokenizer, end,
+                        max_new_tokens)

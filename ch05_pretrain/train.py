@@ -10,10 +10,13 @@
     torchrun --nproc-per-node 8 ch05_pretrain/train.py --preset gpt2-124m \\
         --data FOLDER --tokenizer GPT2 --fsdp 4 --tensor-parallel 2
 
+    torchrun --nproc-per-node 8 ch05_pretrain/train.py --preset gpt2-124m \\
+        --data FOLDER --tokenizer GPT2 --optimizer adamw --deepspeed zero.json
+
 After `--max-minutes` it stops with a checkpoint, and the same command goes on
 from there; a run in shards may go on with other numbers, on as many processes
 as they make. All it does is in `llm_utils.pretrain`, built in chapter 5, and
-in `llm_utils.Plan`, built in the lab on parallelism.
+in `llm_utils.Plan` and `llm_utils.ZeroPlan`, built in the lab on parallelism.
 """
 
 import argparse
@@ -72,6 +75,11 @@ def arguments():
     for field in dataclasses.fields(llm_utils.Plan):
         flag = f"--{field.name.replace('_', '-')}"
         spread.add_argument(flag, type=int, metavar="N", help=HELP[field.name])
+    spread.add_argument(
+        "--deepspeed",
+        metavar="FILE",
+        help="ZeRO over all of them, by this JSON file for DeepSpeed",
+    )
     recipe = parser.add_argument_group("changes to the preset's recipe")
     for field in dataclasses.fields(llm_utils.TrainConfig):
         kind = int if field.name == "context" else field.type
@@ -82,9 +90,16 @@ def arguments():
 
 
 def plan(options):
-    """The `Plan` that the flags ask for, or None for a copy on each."""
+    """The plan that the flags ask for, or None for a copy on each."""
     sizes = {name: options.pop(name) for name in HELP}
     sizes = {name: n for name, n in sizes.items() if n is not None}
+    if file := options.pop("deepspeed"):
+        if sizes:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
+            raise ValueError(
+                f"--deepspeed spreads by itself: leave out {flags}"
+            )
+        return llm_utils.ZeroPlan.read(file)
     if not sizes:
         return None
     asked = llm_utils.Plan(**sizes)
@@ -122,7 +137,7 @@ def main():
         )
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         first = int(os.environ.get("RANK", 0)) == 0
-        same = isinstance(error, ValueError)  # what all would say alike
+        same = isinstance(error, (ValueError, ImportError))  # all say alike
         sys.exit(f"train.py: {error}" if first or not same else 1)
     except KeyboardInterrupt:  # what was saved has been said
         sys.exit(128 + signal.SIGINT)

@@ -115,9 +115,12 @@ def cases(out, *given):
     """What each of the processes does."""
     lu.start_workers()
     for i, case in enumerate(json.loads(given[0])):
-        model, history = trained(
-            case, lu.Plan(**case["plan"]), case.get("folder"), resume=True
+        spread = (
+            lu.ZeroPlan(case["zero"])
+            if "zero" in case
+            else lu.Plan(**case["plan"])
         )
+        model, history = trained(case, spread, case.get("folder"), resume=True)
         whole = model.gather()
         if lu.workers()[0] == 0:
             tensors = {
@@ -145,8 +148,8 @@ def fall(out, *_):
     torch.distributed.barrier()
 
 
-def on_processes(world, out, what, *arguments, limit=100):
-    """Run a function of this file on `world` processes; ended after `limit` s."""
+def on_processes(world, out, what, *arguments, limit=100, script=__file__):
+    """Run a function of a file on `world` processes; ended after `limit` s."""
     out.mkdir(exist_ok=True)
     common = {
         **os.environ,
@@ -155,7 +158,7 @@ def on_processes(world, out, what, *arguments, limit=100):
         "MASTER_PORT": str(lu._free_port()),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, __file__, what, str(out), *arguments]
+    command = [sys.executable, script, what, str(out), *arguments]
     with contextlib.ExitStack() as stack:
         logs = [
             stack.enter_context(open(out / f"{r}.log", "w+"))
@@ -181,7 +184,8 @@ def hold(world, out, listed, limit=100):
         found = json.loads((out / f"{i}.json").read_text())
         model, history = trained(case)
         lu.fast_dtype = native
-        name, double = case["plan"], case.get("model", {}).get("double")
+        name = case.get("plan", case.get("zero"))
+        double = case.get("model", {}).get("double")
         assert (
             np.ptp(history.losses) > 1e-3
         )  # something was learnt, or unlearnt

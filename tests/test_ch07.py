@@ -73,7 +73,7 @@ def test_training_starts_at_log_2_and_puts_the_pairs_in_order(model, pairs):  # 
 def test_the_chosen_answers_own_loss_counts_per_token(model, pairs, monkeypatch):  # noqa: F811
     values = {}
 
-    def once(model, data, config, collate, loss):
+    def once(model, data, config, collate, loss, on_step=None):
         rows = list(range(len(data)))
         ids, mask = collate([data[i] for i in rows], data.pad)
         values[weight] = loss(model, rows, ids, mask).item()
