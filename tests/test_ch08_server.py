@@ -965,7 +965,9 @@ def test_page_copies_an_answer(reader, shown):
 
 
 @pytest.mark.full
-def test_page_tells_errors_in_words(reader, shown, model, tokenizer):
+def test_page_tells_errors_in_words(
+    reader, shown, model, tokenizer, monkeypatch
+):
     reader.open(shown)
     reader.ask("x" * 500)
     until(lambda: reader.count(".fault") == 1)
@@ -973,6 +975,8 @@ def test_page_tells_errors_in_words(reader, shown, model, tokenizer):
     assert reader.count(".fault[role=alert]") == 1
     assert reader.count(".copy") == 0
     engine, body = shown.engine, {"messages": user("a"), "max_tokens": 90}
+    step = engine.step  # slowly, or the house is empty again too soon
+    monkeypatch.setattr(engine, "step", lambda: time.sleep(0.1) or step())
     with ThreadPoolExecutor(3) as pool:
         others = [pool.submit(shown.ask, **body) for _ in range(3)]
         until(lambda: len(engine.waiting) == 1)
