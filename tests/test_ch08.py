@@ -90,9 +90,9 @@ CLASSIC = dict(
 )
 
 
-def small_model(seed=0, **changes):
+def random_model(shape, seed=0):
     """A GPT every parameter of which is random, norms and biases too."""
-    model = GPT(ModelConfig(**{**SHAPE, **changes}))
+    model = GPT(ModelConfig(**shape))
     dice = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -103,6 +103,11 @@ def small_model(seed=0, **changes):
             else:
                 p.copy_(0.3 * torch.randn(p.shape, generator=dice))
     return model.eval()
+
+
+def small_model(seed=0, **changes):
+    """A random model of this file's shape, with changes."""
+    return random_model({**SHAPE, **changes}, seed)
 
 
 @pytest.fixture(scope="module")
@@ -365,7 +370,9 @@ def test_a_paged_cache_computes_what_a_plain_one_does(model):
             )
         pad = S - torch.tensor(lengths)
         with torch.no_grad():
-            cache = [PagedCache(kept, slots, slots[:, -T:]) for kept in pool.kept]
+            cache = [
+                PagedCache(kept, slots, slots[:, -T:]) for kept in pool.kept
+            ]
             logits = model(ids, cache=cache, left_pad=pad)[0][:, -1]
             if step == 0:
                 rows = [ids[0, 2:].tolist(), ids[1].tolist()]
@@ -690,7 +697,11 @@ faults = [
     ({"messages": user("x"), "stop": [1]}, 400, "stop must be"),
     ({"messages": user("x"), "seed": 2**70}, 400, "seed must fit"),
     ({"messages": user("x"), "logit_bias": {"999": 1}}, 400, "logit_bias"),
-    ({"messages": user("x"), "logit_bias": {"a": 1}}, 400, "logit_bias must be"),
+    (
+        {"messages": user("x"), "logit_bias": {"a": 1}},
+        400,
+        "logit_bias must be",
+    ),
     ({"messages": user("x"), "n": 2}, 400, "n must be 1"),
     ({"messages": user("x"), "stream": "yes"}, 400, "stream has the wrong"),
     ({"messages": user("x"), "model": "gpt-9"}, 404, "no model 'gpt-9'"),
@@ -1299,17 +1310,25 @@ def test_the_rows_know_what_was_reached(measured):
     assert rows["Inference", "same tokens"] == (True, True)
 
 
-@pytest.mark.parametrize("row, changes", [
-    (("The run", "minutes"), {"seconds": 1501.0}),
-    (("The run", "memory, GB"), {"peak_memory_bytes": 8_100_000_000}),
-    (("Preferences", "score"), {"dpo.score_interval": 0.5}),
-    (("Instructions", "kinds below a simple rule"),
-     {"instruct.baseline_by_kind": {"sums": 0.61}})])
+@pytest.mark.parametrize(
+    "row, changes",
+    [
+        (("The run", "minutes"), {"seconds": 1501.0}),
+        (("The run", "memory, GB"), {"peak_memory_bytes": 8_100_000_000}),
+        (("Preferences", "score"), {"dpo.score_interval": 0.5}),
+        (
+            ("Instructions", "kinds below a simple rule"),
+            {"instruct.baseline_by_kind": {"sums": 0.61}},
+        ),
+    ],
+)
 def test_a_figure_beyond_its_bar_is_missed(measured, row, changes):
     card = report_card(measured)
     reached = [
-        {(part, label): reached
-         for part, label, _, _, _, reached in report_rows({**card, **more})}[row]
+        {
+            (part, label): reached
+            for part, label, _, _, _, reached in report_rows({**card, **more})
+        }[row]
         for more in ({}, changes)
     ]
     assert reached == [True, False]

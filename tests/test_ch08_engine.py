@@ -3,14 +3,15 @@
 import gguf
 import numpy as np
 import pytest
+import test_ch08
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_ch08 import CLASSIC
 
 from benches import infer_engine, infer_greedy
 from llm_utils import (
     DIGIT_PATTERN,
-    GPT,
     SPECIAL_TOKENS,
     BPETokenizer,
     Engine,
@@ -52,18 +53,8 @@ VARIANTS = [
 
 
 def random_model(seed=0, **changes):
-    """A GPT every parameter of which is random, norms and biases too."""
-    model = GPT(ModelConfig(**{**SHAPE, **changes}))
-    dice = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if p.ndim == 1:
-                p.copy_(torch.rand(p.shape, generator=dice) + 0.5)
-                if name.endswith("bias"):
-                    p.sub_(1.0)
-            else:
-                p.copy_(0.3 * torch.randn(p.shape, generator=dice))
-    return model.eval()
+    """A random model of this file's shape, with changes."""
+    return test_ch08.random_model({**SHAPE, **changes}, seed)
 
 
 # -- the arranged model -------------------------------------------------------
@@ -393,17 +384,6 @@ def test_q8_0_byte_for_byte(seed, size, halves):
 def test_q8_0_refuses_broken_blocks():
     with pytest.raises(ValueError, match="rows of 40"):
         q8_0(np.zeros((2, 40)))
-
-
-CLASSIC = dict(
-    norm="layernorm",
-    position="learned",
-    bias=True,
-    qk_norm=False,
-    activation="gelu_tanh",
-    n_kv_head=4,
-    norm_eps=1e-5,
-)
 
 
 @pytest.mark.parametrize(
