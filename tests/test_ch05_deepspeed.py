@@ -208,20 +208,6 @@ def test_the_script_takes_a_file(tmp_path):
     (tmp_path / "zero.json").write_text(json.dumps(zero(2)))
 
     def run(world, out, *more):
-        start = (
-            [
-                "-m",
-                "torch.distributed.run",
-                "--nproc-per-node",
-                str(world),
-                "--master-addr",
-                "127.0.0.1",
-                "--master-port",
-                str(lu._free_port()),
-            ]
-            if world > 1
-            else []
-        )
         options = (
             "--preset smoke --data text.jsonl --tokenizer tokenizer "
             "--batch-size 4 --context 32 --steps 4 --precision float32 "
@@ -229,7 +215,7 @@ def test_the_script_takes_a_file(tmp_path):
         )
         script = parallel.ROOT / "ch05_pretrain" / "train.py"
         done = subprocess.run(
-            [sys.executable, *start, str(script), *options.split(), *more],
+            [*parallel.python_on(world), str(script), *options.split(), *more],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             cwd=tmp_path,
             timeout=120,

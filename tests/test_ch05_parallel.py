@@ -148,6 +148,23 @@ def fall(out, *_):
     torch.distributed.barrier()
 
 
+def python_on(world):
+    """The command that starts a script on so many processes."""
+    if world == 1:
+        return [sys.executable]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        str(world),
+        "--master-addr",
+        "127.0.0.1",
+        "--master-port",
+        str(lu._free_port()),
+    ]
+
+
 def on_processes(world, out, what, *arguments, limit=100, script=__file__):
     """Run a function of a file on `world` processes; ended after `limit` s."""
     out.mkdir(exist_ok=True)
@@ -366,24 +383,9 @@ def test_the_script_spreads_a_run(tmp_path):
     )
 
     def run(world, out, *more):
-        start = (
-            [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--nproc-per-node",
-                str(world),
-                "--master-addr",
-                "127.0.0.1",
-                "--master-port",
-                str(lu._free_port()),
-            ]
-            if world > 1
-            else [sys.executable]
-        )
         return subprocess.run(
             [
-                *start,
+                *python_on(world),
                 str(ROOT / "ch05_pretrain" / "train.py"),
                 "--preset",
                 "smoke",
