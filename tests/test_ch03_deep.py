@@ -252,9 +252,9 @@ def test_tiles_are_linear_to_16384_tokens():
 def test_peak_of_a_process_grows_with_the_text_and_its_square():
     from benches import train_attention
 
-    # Small peaks are rough: an allocator takes memory in pieces.
+    # The smallest peaks are rough: an allocator takes memory in pieces.
     growth = train_attention.measure((1024, 2048, 4096, 8192))["growth"]
-    assert growth["tiles"]["slope"] < 1.4 and growth["kernel"]["slope"] < 1.4
+    assert growth["tiles"]["slope"] < 1.3 and growth["kernel"]["slope"] < 1.3
     assert growth["equation"]["slope"] > 1.7
 
 

@@ -27,6 +27,18 @@ def tokenizer():
     return lu.BPETokenizer.train([WORDS] * 3, 300)
 
 
+def short_run(steps, batch_size, rate):
+    """A TrainConfig of few steps, the same on every machine."""
+    return lu.TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        optimizer="adamw",
+        learning_rate=rate,
+        warmup_steps=2,
+        precision="float32",
+    )
+
+
 def made_up(rows, seed=0):
     """Pairs of made-up questions and answers of many lengths."""
     dice = torch.Generator().manual_seed(seed)
@@ -343,14 +355,7 @@ def test_training_by_each_loss_puts_the_pairs_in_order(
     history = lu.train_dpo(
         model,
         data,
-        lu.TrainConfig(
-            steps=30,
-            batch_size=3,
-            optimizer="adamw",
-            learning_rate=3e-3,
-            warmup_steps=2,
-            precision="float32",
-        ),
+        short_run(30, 3, 3e-3),
         beta,
         kind=kind,
         **options,
@@ -509,14 +514,7 @@ def test_real_preferences_go_through_the_same_code(real_data, tokenizer):
     history = lu.train_dpo(
         model,
         data,
-        lu.TrainConfig(
-            steps=20,
-            batch_size=8,
-            optimizer="adamw",
-            learning_rate=1e-3,
-            warmup_steps=2,
-            precision="float32",
-        ),
+        short_run(20, 8, 1e-3),
         beta=0.1,
         reference=before,
     )

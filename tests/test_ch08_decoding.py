@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_ch08 import small_model
+from test_ch08 import CLASSIC, small_model
 from transformers import generation as g
 
 import llm_utils as lu
@@ -806,14 +806,7 @@ CACHES = {
     "one key": dict(n_kv_head=1),
     "all keys": dict(n_kv_head=4),
     "window": dict(window=7),
-    "classic": dict(
-        norm="layernorm",
-        position="learned",
-        bias=True,
-        qk_norm=False,
-        activation="gelu_tanh",
-        n_kv_head=4,
-    ),
+    "classic": CLASSIC,
 }
 
 

@@ -28,15 +28,7 @@ from llm_utils import (
     stream,
 )
 
-SHAPE = dict(
-    vocab_size=261,
-    context_length=64,
-    n_layer=2,
-    n_head=4,
-    n_kv_head=2,
-    d_model=64,
-    d_ff=96,
-)
+SHAPE = {**test_ch08.SHAPE, "context_length": 64}
 VARIANTS = [
     {},
     dict(n_kv_head=4),

@@ -39,10 +39,14 @@ def tokenizer():
     return BPETokenizer.train([TEXTS[0]] * 3, 300, pattern=DIGIT_PATTERN)
 
 
+def our_prompts(tokenizer):
+    chat = ChatFormat(tokenizer)
+    return [chat.encode(user(t), add_generation_prompt=True) for t in TEXTS]
+
+
 def read_by_llama_cpp(path, tokenizer):
     """Our ids of some prompts, llama.cpp's of the same, and what it writes."""
-    chat = ChatFormat(tokenizer)
-    ours = [chat.encode(user(t), add_generation_prompt=True) for t in TEXTS]
+    ours = our_prompts(tokenizer)
     cases = [{"text": tokenizer.decode(ids), "ids": ids} for ids in ours]
     job, answer = path.with_suffix(".job"), path.with_suffix(".answer")
     job.write_text(
@@ -91,11 +95,7 @@ def test_without_the_rotary_permutation_it_writes_something_else(
     tokenizer, tmp_path
 ):
     model = small_model(7, vocab_size=tokenizer.vocab_size, **LLAMA)
-    prompts = [
-        ChatFormat(tokenizer).encode(user(t), add_generation_prompt=True)
-        for t in TEXTS
-    ]
-    right = written_by_us(model, prompts)
+    right = written_by_us(model, our_prompts(tokenizer))
     with torch.no_grad():  # turned back, so that the export leaves them as here
         for block in model.blocks:
             for layer in block.attention.q_proj, block.attention.k_proj:

@@ -12,18 +12,11 @@ import torch
 from conftest import ROOT
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from test_ch08 import CLASSIC
 
 import llm_utils as lu
 
 SHAPE = dict(context_length=64, n_layer=2, n_head=4, n_kv_head=2, d_model=64)
-CLASSIC = dict(
-    norm="layernorm",
-    position="learned",
-    bias=True,
-    qk_norm=False,
-    activation="gelu_tanh",
-    n_kv_head=4,
-)
 KINDS = {
     "modern": {},
     "untied": dict(tie_embeddings=False),
