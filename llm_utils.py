@@ -188,6 +188,7 @@ __all__ = [
     "ModelConfig",
     "LayerNorm",
     "RMSNorm",
+    "gelu_tanh",
     "FeedForward",
     "make_norm",
     "Block",
@@ -4131,6 +4132,19 @@ class RMSNorm(nn.Module):
 
 
 # ch04_model/model.ipynb [ch04-feed-code]
+def gelu_tanh(z):
+    """GELU as GPT-2 computes it, of any shape.
+
+    ½ z (1 + tanh u) with u = √(2/π) (z + 0.044715 z³). Where
+    `torch.compile` makes the loop, as z σ(2u), the same number by one
+    exponential. Source: Hendrycks and Gimpel 2016. Built in chapter 4.
+    """
+    if not torch.compiler.is_compiling():
+        return F.gelu(z, approximate="tanh")
+    u = math.sqrt(2 / math.pi) * (z + 0.044715 * z * z * z)
+    return z * torch.sigmoid(2 * u)
+
+
 class FeedForward(nn.Module):
     """Two matrices with a bend between them, at each position alone.
 
@@ -4154,9 +4168,10 @@ class FeedForward(nn.Module):
             h = F.silu(self.gate_proj(x)) * self.up_proj(x)
         elif self.activation == "relu2":
             h = F.relu(self.up_proj(x)).square()
+        elif self.activation == "gelu_tanh":
+            h = gelu_tanh(self.up_proj(x))
         else:
-            how = "tanh" if self.activation == "gelu_tanh" else "none"
-            h = F.gelu(self.up_proj(x), approximate=how)
+            h = F.gelu(self.up_proj(x))
         return self.down_proj(h)
 
 
@@ -4397,25 +4412,37 @@ class GPT(nn.Module):
 
 
 # ch04_model/model.ipynb [ch04-lossrows-slice]
-def _slice_loss(x, weight, y, softcap):
+def _to_slopes(z, y, share, vocab_size, softcap):
+    """The losses (n, 1) of logits z (n, V'), which become their slopes."""
+    counts, at = (y != -100)[:, None], y.clamp_min(0)[:, None]
+    wide = torch.promote_types(z.dtype, torch.float32)
+    logits = z
+    if softcap is not None:
+        bent = torch.tanh(z.to(wide) / softcap)
+        logits = bent * softcap
+    logits[:, vocab_size:] = -math.inf  # the padding
+    p = logits.softmax(-1, dtype=wide)
+    log_total = logits.amax(-1, True) - p.amax(-1, True).log()
+    loss = (log_total - logits.gather(1, at)) * counts
+    p.scatter_(1, at, torch.expm1(-loss))  # p - 1, exact also near p = 1
+    if softcap is not None:
+        p *= 1 - bent.square()
+    z.copy_(p.mul_(counts * share))
+    return loss
+
+
+def _slice_loss(x, weight, y, share, vocab_size, softcap):
     """Loss of some positions, summed, and its slope by their logits.
 
-    x: (n, C); weight: (V, C); y: (n,), -100 counts nothing.
+    x: (n, C); weight: (V', C) with its padding; y: (n,), -100 counts
+    nothing; share: 1/N, a tensor (). The slopes (n, V') stand where the
+    logits stood.
     """
     logits = x @ weight.T
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if softcap is not None:
-        bent = torch.tanh(logits / softcap)
-        logits = bent * softcap
-    counts, at = y != -100, y.clamp_min(0)[:, None]
-    surprise = logits.logsumexp(-1, keepdim=True)
-    loss = ((surprise - logits.gather(1, at))[:, 0] * counts).sum()
-    slope = (logits - surprise).exp()
-    slope.scatter_add_(1, at, torch.full_like(surprise, -1))
-    slope *= counts[:, None]
-    if softcap is not None:
-        slope *= 1 - bent.square()
-    return loss, slope.to(x.dtype)
+    few = len(y) if x.is_cuda else max(1, 2**20 // len(weight))
+    losses = [_to_slopes(z, t, share, vocab_size, softcap)
+              for z, t in zip(logits.split(few), y.split(few))]
+    return torch.cat(losses).sum(), logits
 
 
 # ch04_model/model.ipynb [ch04-lossrows-kernel]
@@ -4426,7 +4453,8 @@ def _cross_entropy_kernel():
     import triton.language as tl
 
     @triton.jit
-    def kernel(logits, targets, losses, V, width, BLOCK: tl.constexpr):
+    def kernel(logits, targets, losses, share, V, width,
+               BLOCK: tl.constexpr):
         row = tl.program_id(0).to(tl.int64)
         logits += row * width
         y = tl.load(targets + row)
@@ -4441,27 +4469,28 @@ def _cross_entropy_kernel():
             total = (total * tl.exp(top - new_top)
                      + tl.sum(tl.exp(z - new_top), 0))
             top = new_top
-        surprise = top + tl.log(total)
-        tl.store(losses + row, tl.where(counts, surprise - there, 0.0))
+        log_total = top + tl.log(total)
+        tl.store(losses + row, tl.where(counts, log_total - there, 0.0))
+        weight = tl.where(counts, tl.load(share), 0.0)
         for first in range(0, width, BLOCK):
             at = first + tl.arange(0, BLOCK)
             z = tl.load(logits + at, mask=at < width, other=0.0)
             z = tl.where(at < V, z.to(tl.float32), float("-inf"))
-            slope = tl.exp(z - surprise)
-            slope = tl.where(counts, slope - tl.where(at == y, 1.0, 0.0), 0.0)
-            tl.store(logits + at, slope.to(logits.dtype.element_ty),
-                     mask=at < width)
+            slope = tl.exp(z - log_total) - tl.where(at == y, 1.0, 0.0)
+            slope = (weight * slope).to(logits.dtype.element_ty)
+            tl.store(logits + at, slope, mask=at < width)
 
     return kernel
 
 
 # ch04_model/model.ipynb [ch04-lossrows-fused]
-def _fused_slice_loss(x, weight, y, vocab_size):
-    """As `_slice_loss`, by one kernel; weight (V', C) with its padding."""
+def _fused_slice_loss(x, weight, y, share, vocab_size):
+    """As `_slice_loss`, by one kernel, without a soft-cap."""
     logits = x @ weight.T
     losses = torch.empty(len(y), device=x.device, dtype=torch.float32)
     _cross_entropy_kernel()[len(y),](
-        logits, y, losses, vocab_size, len(weight), BLOCK=4096, num_warps=8)
+        logits, y, losses, share, vocab_size, len(weight), BLOCK=4096,
+        num_warps=8)
     return losses.sum(), logits
 
 
@@ -4480,27 +4509,32 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = (torch.get_autocast_dtype(kind)
                  if torch.is_autocast_enabled(kind) else x.dtype)
         fused = _can_fuse(x, softcap)
-        rows_used = len(weight) if fused else vocab_size
-        w = weight[:rows_used].to(dtype)
-        dx, dw = torch.empty_like(x), torch.zeros_like(weight)
-        total = torch.zeros((), device=x.device, dtype=dw.dtype)
+        w, dx, dw = weight.to(dtype), torch.empty_like(x), None
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        total = torch.zeros((), device=x.device, dtype=wide)
+        share = 1 / (targets != -100).sum().to(wide)
         for xs, ys, dxs in zip(x.split(rows), targets.split(rows),
                                dx.split(rows)):
             xs = xs.to(dtype)
-            loss, slope = (_fused_slice_loss(xs, w, ys, vocab_size) if fused
-                           else _slice_loss(xs, w, ys, softcap))
+            loss, slope = (
+                _fused_slice_loss(xs, w, ys, share, vocab_size) if fused
+                else _slice_loss(xs, w, ys, share, vocab_size, softcap))
             total += loss
             dxs.copy_(slope @ w)
-            dw[:rows_used] += slope.T @ xs
-        count = (targets != -100).sum()
-        ctx.save_for_backward(dx, dw, count)
-        return total / count
+            part = slope.T @ xs
+            dw = part.to(weight.dtype) if dw is None else dw.add_(part)
+        ctx.made = dx, dw
+        return total * share
 
     @staticmethod
     def backward(ctx, upstream):
-        dx, dw, count = ctx.saved_tensors
-        share = upstream / count
-        return dx * share, dw * share, None, None, None, None
+        if ctx.made is None:
+            raise RuntimeError("linear_cross_entropy keeps its gradients for "
+                               "one backward pass, and this is a second")
+        (dx, dw), ctx.made = ctx.made, None
+        if upstream.is_cuda or upstream != 1:  # to ask would hold up a GPU
+            dx, dw = dx.mul_(upstream), dw.mul_(upstream)
+        return dx, dw, None, None, None, None
 
 
 def linear_cross_entropy(x, weight, targets, rows=1024, vocab_size=None,
@@ -5736,6 +5770,18 @@ def make_optimizers(model, config):
 
 
 # ch05_pretrain/pretrain.ipynb [optimizer-step]
+def _gradient_norm(grads):
+    """The length of all gradients as one vector, a tensor ().
+
+    Of large ones on a processor it is the length of the rows' lengths: all
+    cores help with these, and no float32 sum gets so long that it is coarse.
+    """
+    return torch.nn.utils.get_total_norm([
+        torch.linalg.vector_norm(g, dim=-1)
+        if g.device.type == "cpu" and g.numel() > 2**19 else g
+        for g in grads])
+
+
 def optimizer_step(model, optimizers, step, config):
     """Clip the gradients, set this step's rates, update, clear.
 
@@ -5747,19 +5793,25 @@ def optimizer_step(model, optimizers, step, config):
         return model.optimizer_step(step, config)
     params = [p for p in model.parameters() if p.grad is not None]
     limit = config.clip_norm or math.inf
-    if hasattr(model, "clip_grad_norm_"):  # one in shards sees them all
-        norm = model.clip_grad_norm_(limit)
-    else:
-        norm = float(torch.nn.utils.clip_grad_norm_(params, limit))
+    in_shards = hasattr(model, "clip_grad_norm_")  # it sees all, and clips
+    norm = (model.clip_grad_norm_(limit) if in_shards
+            else _gradient_norm([p.grad for p in params]))
     if not math.isfinite(norm):
-        raise FloatingPointError(f"the gradient at step {step} is {norm}")
+        raise FloatingPointError(
+            f"the gradient at step {step} is {float(norm)}")
+    too_long = not in_shards and norm + 1e-6 > limit
+    fused = (too_long and norm.dtype == torch.float32  # it takes no other
+             and all(o.defaults.get("fused") for o in optimizers))
+    if too_long and not fused:
+        torch.nn.utils.clip_grads_with_norm_(params, limit, norm)
     share = learning_rate(step, config) / config.learning_rate
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * share
+        optimizer.grad_scale = (norm + 1e-6) / limit if fused else None
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return norm
+    return float(norm)
 
 
 # ch05_pretrain/pretrain.ipynb [compile]
@@ -8162,17 +8214,26 @@ def stream(model, tokenizer, messages, params=None, chat=None):
 
 
 # ch08_inference/inference.ipynb [fast-linear]
+def _slabs(weight):
+    """How many slabs of rows a weight (out, in) is cut into: 1, not at all."""
+    if weight.device.type != "cpu" or weight.numel() < 2**17:
+        return 1
+    out, least = len(weight), 2 * torch.get_num_threads()
+    return next((n for n in range(least, out) if out % n == 0), 1)
+
+
 class FastLinear(torch.nn.Module):
     """A linear layer laid out in memory for products with few rows.
 
-    weight: (out, in); bias: (out,) or None. A tall matrix is kept column by
-    column. Its numbers are copied, and carry no gradient. Built in chapter 8.
+    weight: (out, in); bias: (out,) or None. Large ones on a CPU are taken in
+    slabs, which all cores share; other tall ones are kept column by column.
+    Its numbers are copied, and carry no gradient. Built in chapter 8.
     """
 
     def __init__(self, weight, bias=None):
         super().__init__()
         weight = weight.detach()
-        tall = weight.shape[0] > weight.shape[1]
+        tall = weight.shape[0] > weight.shape[1] and _slabs(weight) == 1
         self.register_buffer(
             "weight", weight.mT.contiguous().mT if tall else weight.clone())
         self.register_buffer("bias", None if bias is None else bias.detach())
@@ -8183,10 +8244,21 @@ class FastLinear(torch.nn.Module):
 
     def product(self):
         """A function of x (B, in), without a module's own overhead."""
-        weight, bias = self.weight.mT, self.bias
-        if bias is None:
-            return lambda x: torch.mm(x, weight)
-        return lambda x: torch.addmm(bias, x, weight)
+        weight, bias, n = self.weight.mT, self.bias, _slabs(self.weight)
+        whole = ((lambda x: torch.mm(x, weight)) if bias is None
+                 else lambda x: torch.addmm(bias, x, weight))
+        if n == 1:
+            return whole
+        slabs = self.weight.unflatten(0, (n, -1))  # (n, out / n, in)
+
+        def product(x):
+            if len(x) > 8:  # enough rows to share
+                return whole(x)
+            y = torch.bmm(slabs, x.mT.expand(n, -1, -1))  # (n, out / n, B)
+            y = y.flatten(0, 1).mT.contiguous()  # (B, out)
+            return y if bias is None else y.add_(bias)
+
+        return product
 
     def rows(self, first, last):
         """The layer of these outputs alone; the numbers are shared."""
@@ -8255,14 +8327,20 @@ class FastBlock(Block):
 
 
 # ch08_inference/inference.ipynb [fast-feed]
+_BENDS = {"gelu": F.gelu, "gelu_tanh": gelu_tanh,
+          "relu2": lambda h: F.relu(h).square()}
+
+
 def _feed_way(block):
     """The function x + feed_forward(norm(x)), x (B, C), of a FastBlock."""
     norm, layer = _quick_norm(block.feed_forward_norm), block.feed_forward
     up, down = block.up.product(), layer.down_proj.product()
 
+    bend = _BENDS.get(layer.activation)
+
     def feed(x):
-        if layer.activation != "swiglu":
-            return layer(x)
+        if bend:
+            return down(bend(up(x)))
         gate, value = up(x).chunk(2, dim=-1)
         return down(F.silu(gate).mul_(value))
 

@@ -185,7 +185,7 @@ def test_clipping_keeps_the_direction(model):
         p.grad = torch.full_like(p, 2.0)
     seen = {}
     optimizers = lu.make_optimizers(model, config)
-    optimizers[0].register_step_pre_hook(lambda *_: seen.update(
+    optimizers[0].register_step_post_hook(lambda *_: seen.update(
         norm=math.sqrt(sum(p.grad.square().sum() for p in model.parameters()))))
     norm = lu.optimizer_step(model, optimizers, 0, config)
     assert norm == pytest.approx(2 * math.sqrt(lu.count_parameters(model)), rel=1e-4)

@@ -1,5 +1,6 @@
 """What makes training quick, and must not change what is learned."""
 
+import copy
 import json
 import math
 import threading
@@ -72,6 +73,37 @@ def test_loss_by_slices(dtype, rows, softcap):
         torch.autograd.grad(3 * theirs, [x, w]),
         **close,
     )
+
+
+def test_loss_by_slices_is_to_be_differentiated_once():
+    x, w = torch.randn(4, 8), torch.randn(9, 8, requires_grad=True)
+    loss = lu.linear_cross_entropy(x, w, torch.arange(4))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="one backward pass"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("softcap", [None, 15.0])
+@pytest.mark.parametrize("size", [2, 400])
+def test_slices_hold_where_logits_are_far_apart(size, softcap):
+    """Sure and right, sure and wrong: the slope of a target is p - 1."""
+    g = torch.Generator().manual_seed(size)
+    x, w = torch.eye(6), size * torch.randn(90, 6, generator=g)
+    y = (x @ w.T).argmax(-1)
+    y[:3] = (x @ w.T).argmin(-1)[:3]
+    x.requires_grad_(), w.requires_grad_()
+    ours = lu.linear_cross_entropy(x, w, y, softcap=softcap)
+    logits = (x @ w.T).double()
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    theirs = F.cross_entropy(logits, y)
+    torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-6)
+    for mine, right in zip(
+        torch.autograd.grad(ours, [x, w]), torch.autograd.grad(theirs, [x, w])
+    ):
+        torch.testing.assert_close(
+            mine, right, rtol=1e-5, atol=1e-5 * right.abs().max().item()
+        )
 
 
 def test_loss_by_slices_with_nothing_to_learn_is_not_a_number():
@@ -195,6 +227,50 @@ def test_prefetch_works_meanwhile_and_tells_of_a_failure():
 
 
 @pytest.mark.full
+def test_the_length_of_a_large_gradient_is_close():
+    """Small numbers beside large ones: a sum of squares on one core drifts."""
+    g = torch.Generator().manual_seed(0)
+    grads = [torch.randn(2100, 1000, generator=g) for _ in range(2)]
+    grads.append(torch.randn(7, generator=g))
+    right = math.sqrt(sum(z.double().square().sum().item() for z in grads))
+    found = lu._gradient_norm(grads).item()
+    assert found == pytest.approx(right, rel=2e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "adamw8bit"])
+def test_gradients_are_clipped_however_the_optimizer_does_it(optimizer):
+    """Long ones count as if of length 1, and then short ones as they are."""
+    config = lu.TrainConfig(optimizer=optimizer, warmup_steps=0)
+    model = random_gpt()
+    twins = model, copy.deepcopy(model)
+    runs = [lu.make_optimizers(twin, config) for twin in twins]
+    g = torch.Generator().manual_seed(1)
+    slopes = [torch.randn(p.shape, generator=g) for p in model.parameters()]
+    size = torch.cat([slope.flatten() for slope in slopes]).norm()
+    for length, clipped in ((40, 1), (0.1, 0.1)):
+        for twin, run, long in zip(twins, runs, (length, clipped)):
+            for p, slope in zip(twin.parameters(), slopes):
+                p.grad = slope * (long / size)
+            norm = lu.optimizer_step(twin, run, 0, config)
+            assert norm == pytest.approx(long, rel=1e-4)
+    for ours, right in zip(*(twin.parameters() for twin in twins)):
+        torch.testing.assert_close(ours, right, rtol=1e-3, atol=3e-4)
+
+
+def test_gelu_by_sigmoid_is_gelu_by_tanh():
+    if not lu.can_compile():
+        pytest.skip("no compiler here")
+    z = torch.linspace(-12, 12, 4001, dtype=torch.float64, requires_grad=True)
+    quick = torch.compile(lu.gelu_tanh)(z)
+    right = F.gelu(z, approximate="tanh")
+    torch.testing.assert_close(quick, right, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y.sum(), z) for y in (quick, right)),
+        rtol=1e-9,
+        atol=1e-12,
+    )
+
+
 def test_compiled_model_learns_the_same():
     if not lu.can_compile("cpu"):
         pytest.skip("torch.compile does not work here")
@@ -265,3 +341,22 @@ def test_peak_is_of_the_right_size():
     peak = lu.peak_flops("cpu", "float32")
     assert 1e9 < peak < 1e14
     assert lu.peak_flops("cpu", "float32") == peak  # measured once
+
+
+def test_a_tied_table_learns_from_the_rows_read_and_from_the_head():
+    """Its gradient is that of two tables with the same numbers, summed."""
+    tied, loose = (random_gpt(tie_embeddings=tie) for tie in (True, False))
+    loose.load_state_dict(
+        tied.state_dict() | {"head.weight": tied.token_embedding.weight}
+    )
+    x, y = some_rows()
+    for rows in (0, 7):
+        for model in (tied, loose):
+            model.zero_grad()
+            model.loss_rows = rows
+            model(x, y)[1].backward()
+        table = tied.token_embedding.weight.grad
+        assert table.layout == torch.strided
+        torch.testing.assert_close(
+            table, loose.token_embedding.weight.grad + loose.head.weight.grad
+        )

@@ -37,6 +37,7 @@ from llm_utils import (
     Busy,
     ChatFormat,
     Engine,
+    FastLinear,
     ModelConfig,
     PagedCache,
     QuantizedLinear,
@@ -1371,3 +1372,19 @@ def test_the_names_of_the_chapter_are_exported():
         "print_report",
     ):
         assert name in llm_utils.__all__
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (1024, 192), (2_999, 64)])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize("rows", [1, 3, 8, 9])
+def test_products_in_slabs_are_products(shape, biased, rows):
+    """Small, large, and large with a number of rows that is prime."""
+    torch.manual_seed(rows)
+    weight, x = torch.randn(shape), torch.randn(rows, shape[1])
+    bias = torch.randn(shape[0]) if biased else None
+    layer = FastLinear(weight, bias)
+    right = torch.nn.functional.linear(x, weight, bias)
+    found = layer.product()(x)
+    torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer(x), right, rtol=1e-4, atol=1e-4)
+    assert found.is_contiguous()

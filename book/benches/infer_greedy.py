@@ -6,6 +6,9 @@ its shape with random weights; GPT-2 is as it was in 2019, random. Ours are the
 plain model, the one arranged for writing, and the one that multiplies in 8
 bits. Two threads; every way writes the same number of tokens, in turn, round
 after round. The time to the first token includes reading the prompt.
+
+Beside them the limit: each weight that multiplies is read once a token, so that
+no more tokens come in a second than the memory can send copies of them.
 """
 
 import statistics
@@ -73,6 +76,18 @@ def ways_to_write(model: GPT) -> dict:
     }
 
 
+def memory_speed(numbers: int = 2**28) -> float:
+    """Bytes a second at which float32 numbers are read from memory."""
+    table = torch.ones(numbers)
+    return 4 * numbers / min(seconds(table.sum) for _ in range(5))
+
+
+def bytes_read(model: GPT) -> int:
+    """Bytes of all that a token is multiplied with: the blocks, the head."""
+    parts = (model.blocks, model.head)
+    return 4 * sum(p.numel() for part in parts for p in part.parameters())
+
+
 def compare(model: GPT, n: int, rounds: int) -> dict:
     """Tokens a second of every way, and how many times transformers'."""
     ids = torch.randint(
@@ -82,6 +97,7 @@ def compare(model: GPT, n: int, rounds: int) -> dict:
     )
     ways = ways_to_write(model)
     texts = {name: way(ids, n) for name, way in ways.items()}  # warms up
+    copies = memory_speed() / bytes_read(model)
     taken, first = [], []
     for _ in range(rounds):
         taken.append(
@@ -99,6 +115,7 @@ def compare(model: GPT, n: int, rounds: int) -> dict:
             for k in ways
             if k != "transformers"
         },
+        "limit_tokens_per_second": {"float32": copies, "int8": 4 * copies},
         "same_tokens": {
             k: torch.equal(texts[k], texts["transformers"])
             for k in ("plain", "fast")
