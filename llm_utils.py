@@ -4166,13 +4166,15 @@ class FeedForward(nn.Module):
         """x (B, T, C) to (B, T, C)."""
         if self.activation == "swiglu":
             h = F.silu(self.gate_proj(x)) * self.up_proj(x)
-        elif self.activation == "relu2":
-            h = F.relu(self.up_proj(x)).square()
-        elif self.activation == "gelu_tanh":
-            h = gelu_tanh(self.up_proj(x))
         else:
-            h = F.gelu(self.up_proj(x))
+            h = self.bend(self.up_proj(x))
         return self.down_proj(h)
+
+    def bend(self, h):
+        """The curve between two matrices, without a gate; h of any shape."""
+        if self.activation == "relu2":
+            return F.relu(h).square()
+        return gelu_tanh(h) if self.activation == "gelu_tanh" else F.gelu(h)
 
 
 # ch04_model/model.ipynb [ch04-make-norm]
@@ -8327,20 +8329,14 @@ class FastBlock(Block):
 
 
 # ch08_inference/inference.ipynb [fast-feed]
-_BENDS = {"gelu": F.gelu, "gelu_tanh": gelu_tanh,
-          "relu2": lambda h: F.relu(h).square()}
-
-
 def _feed_way(block):
     """The function x + feed_forward(norm(x)), x (B, C), of a FastBlock."""
     norm, layer = _quick_norm(block.feed_forward_norm), block.feed_forward
     up, down = block.up.product(), layer.down_proj.product()
 
-    bend = _BENDS.get(layer.activation)
-
     def feed(x):
-        if bend:
-            return down(bend(up(x)))
+        if layer.activation != "swiglu":
+            return down(layer.bend(up(x)))
         gate, value = up(x).chunk(2, dim=-1)
         return down(F.silu(gate).mul_(value))
 

@@ -226,7 +226,6 @@ def test_prefetch_works_meanwhile_and_tells_of_a_failure():
         ahead.next()
 
 
-@pytest.mark.full
 def test_the_length_of_a_large_gradient_is_close():
     """Small numbers beside large ones: a sum of squares on one core drifts."""
     g = torch.Generator().manual_seed(0)
@@ -271,6 +270,7 @@ def test_gelu_by_sigmoid_is_gelu_by_tanh():
     )
 
 
+@pytest.mark.full
 def test_compiled_model_learns_the_same():
     if not lu.can_compile("cpu"):
         pytest.skip("torch.compile does not work here")
