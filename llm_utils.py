@@ -250,6 +250,7 @@ __all__ = [
     "save_lora",
     "load_lora",
     "length_batches",
+    "pad_rows",
     "collate",
     "finetune",
     "ChatFormat",
@@ -356,6 +357,7 @@ __all__ = [
     "wilson_interval",
     "report_intervals",
     "report_number",
+    "report_aim",
     "print_report",
     "fold_mup",
     "coordinate_check",
@@ -608,10 +610,10 @@ def token_f1(found: str, truth: str) -> float:
 def decode_bytes(data: bytes) -> str:
     """The characters of a page of unknown encoding. Never raises.
 
-    A byte order mark is believed; then UTF-8, if the bytes are UTF-8 but for
-    a tenth of their characters; then the charset the page declares, if it
-    fits; then Windows-1252, which browsers take for all Western pages.
-    Built in chapter 1.
+    A byte order mark is believed; then UTF-8, if there is at most one broken
+    character to ten whole ones outside ASCII; then the charset the page
+    declares, if it fits; then Windows-1252, which browsers take for all
+    Western pages. Built in chapter 1.
     """
     for mark, codec in (
         (codecs.BOM_UTF8, "utf-8"),
@@ -912,9 +914,9 @@ def page_blocks(html: str | bytes) -> list[PageBlock]:
 def block_score(block: PageBlock) -> float:
     """How much a block speaks for lying in the main text; may be negative.
 
-    Words count for it, words in links twice against it, and a scrap that is
-    neither paragraph, item nor heading a little against it.
-    Built in chapter 1.
+    Words count for it, words in links twice against it, and a scrap of fewer
+    than five words outside a paragraph, an item, a quotation or <pre> a little
+    against it (a short heading, too). Built in chapter 1.
     """
     if block.furniture:
         return -3.0
@@ -4417,13 +4419,12 @@ class GPT(nn.Module):
 def _to_slopes(z, y, share, vocab_size, softcap):
     """The losses (n, 1) of logits z (n, V'), which become their slopes."""
     counts, at = (y != -100)[:, None], y.clamp_min(0)[:, None]
-    wide = torch.promote_types(z.dtype, torch.float32)
-    logits = z
+    logits = z.to(torch.promote_types(z.dtype, torch.float32))
     if softcap is not None:
-        bent = torch.tanh(z.to(wide) / softcap)
+        bent = torch.tanh(logits / softcap)
         logits = bent * softcap
     logits[:, vocab_size:] = -math.inf  # the padding
-    p = logits.softmax(-1, dtype=wide)
+    p = logits.softmax(-1)
     log_total = logits.amax(-1, True) - p.amax(-1, True).log()
     loss = (log_total - logits.gather(1, at)) * counts
     p.scatter_(1, at, torch.expm1(-loss))  # p - 1, exact also near p = 1
@@ -4441,7 +4442,7 @@ def _slice_loss(x, weight, y, share, vocab_size, softcap):
     logits stood.
     """
     logits = x @ weight.T
-    few = len(y) if x.is_cuda else max(1, 2**20 // len(weight))
+    few = len(y) if x.is_cuda else max(1, 2**19 // len(weight))
     losses = [_to_slopes(z, t, share, vocab_size, softcap)
               for z, t in zip(logits.split(few), y.split(few))]
     return torch.cat(losses).sum(), logits
@@ -6985,7 +6986,11 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """One plain linear layer that computes the same."""
+        """One plain linear layer that computes the same.
+
+        It is the wrapped one, its weight changed in place and free to learn
+        again: a second call would add the correction a second time.
+        """
         self.linear.weight += self.scale * self.lora_b @ self.lora_a
         return self.linear.requires_grad_(True)
 
@@ -7139,13 +7144,22 @@ def length_batches(lengths, batch_size, generator, mixed=50):
 
 
 # ch06_finetune/finetune.ipynb [ch06-collate-code]
+def pad_rows(rows, value: int):
+    """Stack 1-D tensors to (B, T), filled up on the right with `value`.
+
+    T is a multiple of 8, the longest row's length or up to 7 more; a model's
+    context should be one too. Built in chapter 6.
+    """
+    T = -(-max(map(len, rows)) // 8) * 8
+    return torch.stack([F.pad(row, (0, T - len(row)), value=value)
+                        for row in rows])
+
+
 def collate(examples, pad: int):
     """Stack pairs `(x, y)` to `(B, T)`, filled up on the right: x with `pad`,
     y with −100, which the loss ignores. Built in chapter 6."""
     xs, ys = zip(*examples)
-    fill = nn.utils.rnn.pad_sequence
-    return (fill(xs, batch_first=True, padding_value=pad),
-            fill(ys, batch_first=True, padding_value=-100))
+    return pad_rows(xs, pad), pad_rows(ys, -100)
 
 
 # ch06_finetune/finetune.ipynb [ch06-finetune-code]
@@ -7375,9 +7389,9 @@ class InstructionDataset(torch.utils.data.Dataset):
     y is −100 wherever the next token is not the assistant's; in a row
     `{"text": …}`, a plain document, every token is learned. Rows of more
     than `max_length` tokens are left out and counted in `skipped`: an answer
-    cut short would teach the model to stop in the middle. Raises ValueError
-    for a malformed row, with its number, and when no row is left. Built in
-    chapter 6.
+    cut short would lose its end token, the one that teaches where to stop.
+    Raises ValueError for a malformed row, with its number, and when no row
+    is left. Built in chapter 6.
     """
 
     def __init__(self, rows, chat, max_length: int):
@@ -7519,9 +7533,7 @@ def collate_packed(examples, pad: int):
     filling is `pad` in x, −100 in y and −1 in segments. Built in
     chapter 6."""
     xs, ys, segments = zip(*examples)
-    numbers = nn.utils.rnn.pad_sequence(
-        segments, batch_first=True, padding_value=-1)
-    return *collate(zip(xs, ys), pad), numbers
+    return pad_rows(xs, pad), pad_rows(ys, -100), pad_rows(segments, -1)
 
 
 # ch07_dpo/dpo.ipynb [ch07-logprob-code]
@@ -7609,9 +7621,8 @@ def collate_pairs(pairs, pad: int):
     """Stack B pairs to ids `(2B, T)` and mask `(2B, T)`: the chosen answers
     first, then the rejected. Built in chapter 7."""
     chosen, chosen_mask, rejected, rejected_mask = zip(*pairs)
-    fill = torch.nn.utils.rnn.pad_sequence
-    return (fill(chosen + rejected, batch_first=True, padding_value=pad),
-            fill(chosen_mask + rejected_mask, batch_first=True))
+    return (pad_rows(chosen + rejected, pad),
+            pad_rows(chosen_mask + rejected_mask, 0))
 
 
 # ch07_dpo/dpo.ipynb [ch07-pair-logprobs]
@@ -8094,8 +8105,8 @@ def process_logits(logits, params, seen=(), new=()):
     the model wrote (for the grammar). Equal to the bit to what the
     processors of `transformers` make of them. ValueError if the grammar
     allows nothing. Sources: Fan et al. 2018 (top-k), Holtzman et al. 2020
-    (top-p), Minh et al. 2025 (min-p), Keskar et al. 2019 (penalty). Built in
-    chapter 8.
+    (top-p), Nguyen et al. 2025 (min-p), Keskar et al. 2019 (penalty). Built
+    in chapter 8.
     """
     z = logits.float().clone()                                      # (V,)
     for token, bias in params.logit_bias.items():
@@ -10276,10 +10287,12 @@ def report_card(folder=None) -> dict:
     if run.exists():
         took = read_json(run)
         card |= {k: took.get(k) for k in ("seconds", "peak_memory_bytes")}
+    able = getattr(torch.cpu, "get_capabilities", dict)()
     card["hardware"] = {
         "machine": platform.machine(), "system": platform.system(),
         "cores": torch.get_num_threads(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
+        "tiles": able.get("amx_bf16", False),
         "products_in": str(fast_dtype("cpu")).removeprefix("torch."),
         "accelerator": torch.cuda.get_device_name(0)
         if torch.cuda.is_available() else "none"}
@@ -10346,7 +10359,7 @@ REPORT_LINES = (
          None),
         ("… many at a time", "inference.tokens_per_second_batched", None,
          None),
-        ("same tokens", "inference.cache_equals_no_cache", ">=", 1),
+        ("same tokens", "inference.cache_equals_no_cache", ">=", True),
         ("megabytes", "inference.megabytes", None, None),
         ("… in 8 bits", "inference.megabytes_8_bits", None, None),
         ("8 bits cost, nats per token", "inference.loss_8_bits", None,
@@ -10433,7 +10446,13 @@ def report_number(value) -> str:
         return "yes" if value else "no"
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3f}"
+    return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+
+
+def report_aim(sign, bar) -> str:
+    """What a row asks of its figure, or nothing. Built in chapter 8."""
+    wanted = report_number(bar) if sign else ""
+    return wanted if isinstance(bar, bool) or not sign else f"{sign} {wanted}"
 
 
 def print_report(path=None) -> None:
@@ -10448,7 +10467,7 @@ def print_report(path=None) -> None:
           + (f", {memory / 1e9:.1f} GB at most" if memory else ""))
     before, sure = None, report_intervals(card)
     for part, label, value, sign, bar, reached in report_rows(card):
-        wanted = f"{sign} {report_number(bar)}" if sign else ""
+        wanted = report_aim(sign, bar)
         mark = {True: "", False: "MISSED", None: ""}[reached]
         shown = part if part != before else ""
         low, high = sure.get((part, label), (None, None))

@@ -130,6 +130,14 @@ def run_one(family: str, name: str, target: Path) -> None:
     target.write_text(json.dumps(about | figures))
 
 
+def has_tiles() -> bool:
+    """Whether the processor multiplies whole tiles of bfloat16 (AMX)."""
+    import torch
+
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    return able.get("amx_bf16", False)
+
+
 def hardware() -> dict:
     """What the figures were measured on."""
     import torch
@@ -141,6 +149,7 @@ def hardware() -> dict:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
+        "tiles": has_tiles(),
         "python": platform.python_version(),
     }
 

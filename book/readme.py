@@ -72,10 +72,13 @@ def results(card: dict) -> dict[int, str]:
 def figures(card: dict) -> str:
     """The part of README.md between the marks."""
     reached = results(card)
+    tiles = (
+        ", with a unit for tiles (AMX)," if card["hardware"]["tiles"] else ","
+    )
     lines = [
-        f"It takes {card['seconds'] / 60:.0f} minutes on "
+        f"The book takes {card['seconds'] / 60:.0f} minutes on "
         f"{card['hardware']['cores']} cores that multiply in "
-        f"{card['hardware']['products_in']}, and "
+        f"{card['hardware']['products_in']}{tiles} and "
         f"{card['peak_memory_bytes'] / 1e9:.1f} GB of memory at most.",
         "",
         "| | notebook | asks | min:s | and reaches |",

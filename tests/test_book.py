@@ -120,7 +120,7 @@ def test_the_readme_holds_the_recorded_figures(monkeypatch, tmp_path, capsys):
     assert readme.main(["--check"]) == 0
     told = readme.README.read_text(encoding="utf-8")
     copy = tmp_path / "README.md"
-    copy.write_text(told.replace("It takes", "It took"), "utf-8")
+    copy.write_text(told.replace("The book takes", "The book took"), "utf-8")
     monkeypatch.setattr(readme, "README", copy)
     assert readme.main(["--check"]) == 1
     assert "make record" in capsys.readouterr().out

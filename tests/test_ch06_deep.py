@@ -574,9 +574,10 @@ def test_eight_steps_are_those_of_trl(tmp_path, tokenizer, chat, optimizer):
     if optimizer == "lora":
         peft = pytest.importorskip("peft")
         lu.add_lora(model, **LORA)
+        dice = torch.Generator().manual_seed(2)
         for name, p in model.named_parameters():
             if "lora" in name:
-                p.data.normal_(0, 0.2)
+                p.data.normal_(0, 0.2, generator=dice)
         written = lu.lora_to_peft(model, tmp_path / "adapter", place)
         theirs = peft.PeftModel.from_pretrained(
             theirs, written, is_trainable=True
@@ -615,7 +616,7 @@ def test_eight_steps_are_those_of_trl(tmp_path, tokenizer, chat, optimizer):
     trainer.train()
     mine = lu.finetune(model, data, ours)
     assert losses == pytest.approx(mine, abs=1e-5)
-    assert abs(mine[0] - mine[-1]) > 1e-2
+    assert max(mine) - min(mine) > 1e-2
 
 
 def test_real_files_are_read(real_data):

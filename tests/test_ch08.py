@@ -58,7 +58,9 @@ from llm_utils import (
     process_logits,
     prompt_lookup,
     quantize,
+    report_aim,
     report_card,
+    report_number,
     report_rows,
     save_model,
     speculative_generate,
@@ -1342,6 +1344,33 @@ def test_the_printed_card(measured, capsys):
     assert "preset pocket, 20.0 minutes, 3.2 GB at most" in text
     missed = [line for line in text.split("\n") if "MISSED" in line]
     assert len(missed) == 1 and "harmless ones declined" in missed[0]
+    same = next(line for line in text.split("\n") if "same tokens" in line)
+    assert same.split()[-2:] == ["yes", "yes"], "the figure, and the aim"
+
+
+@pytest.mark.parametrize(
+    "value, shown",
+    [
+        (None, "missing"),
+        (True, "yes"),
+        (False, "no"),
+        (2048, "2,048"),
+        (295.4, "295"),
+        (0.0193, "0.019"),
+        (0.0, "0.000"),
+        (0.00001, "1.0e-05"),
+        (-0.00012, "-1.2e-04"),
+    ],
+)
+def test_a_figure_as_people_write_it(value, shown):
+    assert report_number(value) == shown
+
+
+def test_an_aim_as_people_write_it():
+    assert report_aim(None, None) == ""
+    assert report_aim(">=", 0.95) == ">= 0.950"
+    assert report_aim("<=", 25) == "<= 25"
+    assert report_aim(">=", True) == "yes"
 
 
 def test_a_card_with_a_chapter_missing(measured):

@@ -859,7 +859,8 @@ def reader(tmp_path_factory):
 @pytest.fixture
 def shown(model, tokenizer):
     """A server that takes its time and never ends by itself."""
-    engine = paced(model, tokenizer, max_batch=2, max_waiting=1, name="valley")
+    sizes = dict(max_batch=2, max_waiting=1)
+    engine = paced(model, tokenizer, 0.1, **sizes, name="valley")
     submit, unending = engine.submit, {i: -1e9 for i in range(256, 261)}
 
     def endless(asked, params, on_text):
@@ -873,6 +874,11 @@ def shown(model, tokenizer):
 
 @pytest.mark.full
 def test_page_sends_streams_stops_and_begins_anew(reader, shown):
+    def stopped(times):  # the answer given up, not come to its end
+        told = f'outcome="gone"}} {times}'
+        until(lambda: told in shown.client.get("/metrics").text)
+        until(lambda: not shown.engine.running, 4)
+
     reader.open(shown)
     assert reader.text("about") == "valley" and reader.focused() == "question"
     assert reader.count("#tries button") == 4
@@ -895,19 +901,19 @@ def test_page_sends_streams_stops_and_begins_anew(reader, shown):
     )  # it grows as it is written
     reader.press("Escape")
     reader.rest()
-    until(lambda: not shown.engine.running, 2)
+    stopped(1)
     assert reader.text("send") == "Send" and reader.focused() == "question"
     assert "stopped" in reader.all(".under")
     reader.ask("again")
     until(lambda: shown.engine.running)
     reader.click("#send")  # which now says Stop
     reader.rest()
-    until(lambda: not shown.engine.running, 2)
+    stopped(2)
     assert reader.count(".turn") == 2
     reader.ask("and again")
     until(lambda: shown.engine.running)
     reader.click("#new")  # in the middle of an answer
-    until(lambda: not shown.engine.running, 2)
+    stopped(3)
     assert reader.count(".turn") == 0 and reader.focused() == "question"
     assert reader.run("document.getElementById('hint').checkVisibility()")
     reader.click("#tries button")
@@ -965,9 +971,7 @@ def test_page_copies_an_answer(reader, shown):
 
 
 @pytest.mark.full
-def test_page_tells_errors_in_words(
-    reader, shown, model, tokenizer, monkeypatch
-):
+def test_page_tells_errors_in_words(reader, shown):
     reader.open(shown)
     reader.ask("x" * 500)
     until(lambda: reader.count(".fault") == 1)
@@ -975,8 +979,6 @@ def test_page_tells_errors_in_words(
     assert reader.count(".fault[role=alert]") == 1
     assert reader.count(".copy") == 0
     engine, body = shown.engine, {"messages": user("a"), "max_tokens": 90}
-    step = engine.step  # slowly, or the house is empty again too soon
-    monkeypatch.setattr(engine, "step", lambda: time.sleep(0.1) or step())
     with ThreadPoolExecutor(3) as pool:
         others = [pool.submit(shown.ask, **body) for _ in range(3)]
         until(lambda: len(engine.waiting) == 1)

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+import warnings
 
 import nbformat
 import pytest
@@ -79,6 +80,19 @@ def test_code_fits_the_page(chapter):
         if len(line) > 80
     ]
     assert wide == []
+
+
+@pytest.mark.parametrize(
+    "notebook", sorted(ROOT.glob("ch0*/*.ipynb")), ids=lambda path: path.stem
+)
+def test_code_compiles_without_a_warning(notebook):
+    """Labs and solutions too; a wrong escape in a text is only warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SyntaxWarning)
+        warnings.simplefilter("error", DeprecationWarning)
+        for cell in chapters.code_cells(notebook):
+            if not cell["source"].startswith(("%", "!")):
+                compile(cell["source"], cell["id"], "exec")
 
 
 @each_chapter
