@@ -351,6 +351,7 @@ __all__ = [
     "gguf_settings",
     "q8_0",
     "export_gguf",
+    "has_tiles",
     "report_card",
     "REPORT_LINES",
     "report_rows",
@@ -10269,6 +10270,15 @@ def export_gguf(model, tokenizer, path, quantized=None):
 
 
 # ch08_inference/inference.ipynb [report-code]
+def has_tiles() -> bool:
+    """Whether the processor multiplies whole tiles of bfloat16 (AMX).
+
+    False where PyTorch is too old to say. Built in chapter 8.
+    """
+    able = getattr(torch.cpu, "get_capabilities", dict)()
+    return able.get("amx_bf16", False)
+
+
 def report_card(folder=None) -> dict:
     """Put the figures of all chapters into artifacts/<preset>/report.json.
 
@@ -10287,12 +10297,11 @@ def report_card(folder=None) -> dict:
     if run.exists():
         took = read_json(run)
         card |= {k: took.get(k) for k in ("seconds", "peak_memory_bytes")}
-    able = getattr(torch.cpu, "get_capabilities", dict)()
     card["hardware"] = {
         "machine": platform.machine(), "system": platform.system(),
         "cores": torch.get_num_threads(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
-        "tiles": able.get("amx_bf16", False),
+        "tiles": has_tiles(),
         "products_in": str(fast_dtype("cpu")).removeprefix("torch."),
         "accelerator": torch.cuda.get_device_name(0)
         if torch.cuda.is_available() else "none"}
@@ -10451,8 +10460,10 @@ def report_number(value) -> str:
 
 def report_aim(sign, bar) -> str:
     """What a row asks of its figure, or nothing. Built in chapter 8."""
-    wanted = report_number(bar) if sign else ""
-    return wanted if isinstance(bar, bool) or not sign else f"{sign} {wanted}"
+    if not sign:
+        return ""
+    aim = report_number(bar)
+    return aim if isinstance(bar, bool) else f"{sign} {aim}"
 
 
 def print_report(path=None) -> None:

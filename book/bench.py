@@ -130,17 +130,11 @@ def run_one(family: str, name: str, target: Path) -> None:
     target.write_text(json.dumps(about | figures))
 
 
-def has_tiles() -> bool:
-    """Whether the processor multiplies whole tiles of bfloat16 (AMX)."""
-    import torch
-
-    able = getattr(torch.cpu, "get_capabilities", dict)()
-    return able.get("amx_bf16", False)
-
-
 def hardware() -> dict:
     """What the figures were measured on."""
     import torch
+
+    from llm_utils import has_tiles
 
     return {
         "machine": platform.machine(),

@@ -155,14 +155,8 @@ def mean(values) -> float:
 
 
 def interval(right, n) -> list[float]:
-    """The 95% interval of a share. Source: Wilson 1927."""
-    z, p = 1.96, right / n
-    middle = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return [
-        (middle - half) / (1 + z * z / n),
-        (middle + half) / (1 + z * z / n),
-    ]
+    """The 95% interval of a share."""
+    return list(lu.wilson_interval(right / n, n))
 
 
 # Files

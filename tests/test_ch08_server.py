@@ -859,8 +859,9 @@ def reader(tmp_path_factory):
 @pytest.fixture
 def shown(model, tokenizer):
     """A server that takes its time and never ends by itself."""
-    sizes = dict(max_batch=2, max_waiting=1)
-    engine = paced(model, tokenizer, 0.1, **sizes, name="valley")
+    engine = paced(
+        model, tokenizer, 0.1, max_batch=2, max_waiting=1, name="valley"
+    )
     submit, unending = engine.submit, {i: -1e9 for i in range(256, 261)}
 
     def endless(asked, params, on_text):

@@ -16,6 +16,7 @@ import torch
 from bench import side_by_side
 from llm_utils import (
     GPT,
+    RECIPES,
     Compiled,
     ModelConfig,
     TrainConfig,
@@ -52,7 +53,7 @@ SIZES = {
             context_length=256,
         ),
         "batch": 2,
-        "loss_rows": 2**15,
+        "loss_rows": RECIPES["gpt2-124m"].loss_rows,
         "rounds": 15,
     },
 }

@@ -10,8 +10,8 @@ import os
 
 os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"  # read when first used
 
-from bench import has_tiles
 from benches import train_step
+from llm_utils import has_tiles
 from run import Stop
 
 PACKAGES = train_step.PACKAGES
