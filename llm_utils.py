@@ -4358,7 +4358,10 @@ class GPT(nn.Module):
         Raises ValueError if cache and ids are longer than the context, or
         if segments come with a cache or left_pad.
         """
-        x, mask, rope = self._embed(ids, cache, left_pad, segments)
+        lookup = head = None
+        if targets is not None and self.loss_rows:
+            lookup, head = self._tables()
+        x, mask, rope = self._embed(ids, cache, left_pad, segments, lookup)
         for i, block in enumerate(self.blocks):
             if self.checkpointing and self.training and cache is None:
                 x = checkpoint(block, x, None, mask, rope,
@@ -4370,9 +4373,9 @@ class GPT(nn.Module):
             x = x * self.config.mup_scale
         if hidden:
             return x
-        if targets is not None and self.loss_rows:
+        if head is not None:
             return None, linear_cross_entropy(
-                x.flatten(0, 1), self.head.weight, targets.flatten(),
+                x.flatten(0, 1), head, targets.flatten(),
                 self.loss_rows, self.config.vocab_size,
                 self.config.logit_softcap)
         if targets is None:
@@ -4387,7 +4390,14 @@ class GPT(nn.Module):
         c = self.config
         return _padded_logits(self.head, x, c)[..., :c.vocab_size]
 
-    def _embed(self, ids, cache, left_pad, segments=None):
+    def _tables(self):
+        """What the embedding reads (None: its own), and what the head."""
+        table = self.head.weight
+        if table is self.token_embedding.weight and not table.is_cuda:
+            return _TwoUses.apply(table)
+        return None, table
+
+    def _embed(self, ids, cache, left_pad, segments=None, lookup=None):
         """The first x (B, T, C), the mask and the table of angles."""
         c, past = self.config, cache[0].length if cache else 0
         if ids.dim() != 2:
@@ -4405,7 +4415,8 @@ class GPT(nn.Module):
                 raise ValueError("packed rows are read whole: segments go "
                                  "with neither cache nor left_pad")
             mask, at = segment_mask(segments)
-        x = self.token_embedding(ids)
+        x = (self.token_embedding(ids) if lookup is None
+             else F.embedding(ids, lookup, sparse=True))
         if c.position == "learned":
             x = x + self.position_embedding(at)
         if c.position == "rope":
@@ -4554,6 +4565,19 @@ def linear_cross_entropy(x, weight, targets, rows=1024, vocab_size=None,
     """
     return _LinearCrossEntropy.apply(
         x, weight, targets, rows, vocab_size or len(weight), softcap)
+
+
+# ch04_model/model.ipynb [ch04-two-uses]
+class _TwoUses(torch.autograd.Function):
+    """A table to look up in and to be the head; their gradients, in one."""
+
+    @staticmethod
+    def forward(ctx, table):
+        return table.view_as(table), table.view_as(table)
+
+    @staticmethod
+    def backward(ctx, looked_up, head):
+        return head.add_(looked_up)  # some rows, into the whole
 
 
 # ch04_model/model.ipynb [ch04-count-code]

@@ -360,3 +360,13 @@ def test_a_tied_table_learns_from_the_rows_read_and_from_the_head():
         torch.testing.assert_close(
             table, loose.token_embedding.weight.grad + loose.head.weight.grad
         )
+
+
+def test_a_tied_table_gets_no_second_gradient_full_of_zeros():
+    model = random_gpt(tie_embeddings=True)
+    for rows, full in ((0, True), (7, False)):
+        model.loss_rows = rows
+        with torch.profiler.profile() as seen:
+            model(*some_rows())[1].backward()
+        names = {event.key for event in seen.key_averages()}
+        assert ("aten::embedding_dense_backward" in names) == full
