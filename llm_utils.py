@@ -10848,7 +10848,8 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         out = operation(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
+            if (isinstance(leaf, torch.Tensor)
+                    and leaf.layout == torch.strided):  # else its parts
                 self._born(leaf.untyped_storage())
         self.peak = max(self.peak, self.now)
         self.course.append(self.now)
