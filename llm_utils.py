@@ -4360,7 +4360,7 @@ class GPT(nn.Module):
         """
         lookup = head = None
         if targets is not None and self.loss_rows:
-            lookup, head = self._tables()
+            lookup, head = _tables(self)
         x, mask, rope = self._embed(ids, cache, left_pad, segments, lookup)
         for i, block in enumerate(self.blocks):
             if self.checkpointing and self.training and cache is None:
@@ -4389,13 +4389,6 @@ class GPT(nn.Module):
         """The final states (..., C) to logits (..., V)."""
         c = self.config
         return _padded_logits(self.head, x, c)[..., :c.vocab_size]
-
-    def _tables(self):
-        """What the embedding reads (None: its own), and what the head."""
-        table = self.head.weight
-        if table is self.token_embedding.weight and not table.is_cuda:
-            return _TwoUses.apply(table)
-        return None, table
 
     def _embed(self, ids, cache, left_pad, segments=None, lookup=None):
         """The first x (B, T, C), the mask and the table of angles."""
@@ -4578,6 +4571,15 @@ class _TwoUses(torch.autograd.Function):
     @staticmethod
     def backward(ctx, looked_up, head):
         return head.add_(looked_up)  # some rows, into the whole
+
+
+def _tables(model):
+    """What a GPT's embedding reads (None: its own), and what its head."""
+    table = model.head.weight
+    tied = table is model.token_embedding.weight
+    if tied and table.device.type == "cpu":
+        return _TwoUses.apply(table)
+    return None, table
 
 
 # ch04_model/model.ipynb [ch04-count-code]
