@@ -7983,7 +7983,7 @@ def grpo_loss(logprob, reference, mask, advantages, beta=0.04, old=None,
 # ch07_dpo/dpo.ipynb [ch07-grpo-train]
 def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
                max_new_tokens=64, temperature=1.0, updates=1, clip=0.2,
-               advantages=group_advantages, loss=grpo_loss):
+               advantages=group_advantages, loss=grpo_loss, on_step=None):
     """Train `model` on rewards of its own answers (GRPO), in place.
 
     Args:
@@ -7997,6 +7997,8 @@ def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
         updates, clip: updates from each batch, at least 1, and the bound on
             the ratios, see `grpo_loss`.
         advantages, loss: functions to use in place of GRPO's own.
+        on_step: called as `on_step(step, reward)` after each step, with the
+            mean reward of its answers.
 
     Returns a list of the mean rewards, one a step. Raises ValueError when
     group is below 2 or updates below 1. Built in chapter 7.
@@ -8036,6 +8038,8 @@ def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
                  beta, old, clip).backward()
             optimizer_step(model, optimizers, step, config)
         earned.append(rewards.mean().item())
+        if on_step:
+            on_step(step, earned[-1])
     model.eval()
     return earned
 
