@@ -253,6 +253,7 @@ __all__ = [
     "pad_rows",
     "collate",
     "finetune",
+    "wilson_interval",
     "ChatFormat",
     "SPEAKERS",
     "ANSWERS",
@@ -355,7 +356,6 @@ __all__ = [
     "report_card",
     "REPORT_LINES",
     "report_rows",
-    "wilson_interval",
     "report_intervals",
     "report_number",
     "report_aim",
@@ -7238,6 +7238,21 @@ def finetune(model, data, config, collate=collate, loss=None, on_step=None):
     return losses
 
 
+# ch06_finetune/finetune.ipynb [ch06-wilson]
+def wilson_interval(p, n, z=1.96) -> tuple[float, float]:
+    """The bounds of a share p found among n draws, at 95%: (low, high).
+
+    Source: Wilson 1927. ValueError if n is not above 0 or p is no share.
+    Built in chapter 6.
+    """
+    if not (n > 0 and 0 <= p <= 1):
+        raise ValueError(f"{p!r} is no share of {n!r} draws")
+    middle = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    whole = 1 + z * z / n
+    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
+
+
 # ch06_finetune/finetune.ipynb [ch06-chat-format]
 class ChatFormat:
     """One template for training, inference and export. Built in chapter 6.
@@ -7968,7 +7983,7 @@ def grpo_loss(logprob, reference, mask, advantages, beta=0.04, old=None,
 # ch07_dpo/dpo.ipynb [ch07-grpo-train]
 def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
                max_new_tokens=64, temperature=1.0, updates=1, clip=0.2,
-               advantages=group_advantages, loss=grpo_loss):
+               advantages=group_advantages, loss=grpo_loss, on_step=None):
     """Train `model` on rewards of its own answers (GRPO), in place.
 
     Args:
@@ -7982,6 +7997,8 @@ def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
         updates, clip: updates from each batch, at least 1, and the bound on
             the ratios, see `grpo_loss`.
         advantages, loss: functions to use in place of GRPO's own.
+        on_step: called as `on_step(step, reward)` after each step, with the
+            mean reward of its answers.
 
     Returns a list of the mean rewards, one a step. Raises ValueError when
     group is below 2 or updates below 1. Built in chapter 7.
@@ -8021,6 +8038,8 @@ def train_grpo(model, tokenizer, tasks, reward, config, group=8, beta=0.04,
                  beta, old, clip).backward()
             optimizer_step(model, optimizers, step, config)
         earned.append(rewards.mean().item())
+        if on_step:
+            on_step(step, earned[-1])
     model.eval()
     return earned
 
@@ -10447,20 +10466,6 @@ def report_rows(card) -> list[tuple]:
 
 
 # ch08_inference/inference.ipynb [wilson-code]
-def wilson_interval(p, n, z=1.96) -> tuple[float, float]:
-    """The bounds of a share p found among n draws, at 95%: (low, high).
-
-    Source: Wilson 1927. ValueError if n is not above 0 or p is no share.
-    Built in chapter 8.
-    """
-    if not (n > 0 and 0 <= p <= 1):
-        raise ValueError(f"{p!r} is no share of {n!r} draws")
-    middle = p + z * z / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    whole = 1 + z * z / n
-    return max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)
-
-
 def report_intervals(card) -> dict[tuple[str, str], tuple[float, float]]:
     """{(part, label): (low, high)} of the card's rows that are shares.
 

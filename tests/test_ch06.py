@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 import llm_utils as lu
 
@@ -52,6 +53,21 @@ def test_padding_and_order_change_no_class_logit(model, tokenizer):
         order = torch.tensor([2, 0, 1])
         shuffled = classifier(x[order], lengths[order])[0]
         assert (shuffled - alone[order]).abs().max() < 1e-5
+
+
+@given(n=st.integers(1, 5000), part=st.floats(0, 1))
+def test_intervals_are_those_of_scipy(n, part):
+    k = round(part * n)
+    theirs = binomtest(k, n).proportion_ci(0.95, method="wilson")
+    ours = lu.wilson_interval(k / n, n, 1.959963984540054)
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert 0 <= ours[0] <= k / n + 1e-12 and k / n - 1e-12 <= ours[1] <= 1
+
+
+def test_what_is_no_share():
+    for p, n in ((0.5, 0), (1.1, 9), (-0.1, 9)):
+        with pytest.raises(ValueError, match="is no share"):
+            lu.wilson_interval(p, n)
 
 
 @settings(max_examples=60, deadline=None)

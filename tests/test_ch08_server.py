@@ -18,7 +18,6 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from scipy.stats import binomtest
 from test_ch08 import (
     ENDLESS,
     PAGE,
@@ -1077,21 +1076,6 @@ def test_page_has_names_for_everything(reader, shown):
 
 
 # -- the report card's intervals ----------------------------------------------
-
-
-@given(n=st.integers(1, 5000), part=st.floats(0, 1))
-def test_intervals_are_those_of_scipy(n, part):
-    k = round(part * n)
-    theirs = binomtest(k, n).proportion_ci(0.95, method="wilson")
-    ours = wilson_interval(k / n, n, 1.959963984540054)
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=1e-9)
-    assert 0 <= ours[0] <= k / n + 1e-12 and k / n - 1e-12 <= ours[1] <= 1
-
-
-def test_what_is_no_share():
-    for p, n in ((0.5, 0), (1.1, 9), (-0.1, 9)):
-        with pytest.raises(ValueError, match="is no share"):
-            wilson_interval(p, n)
 
 
 def test_the_card_is_as_sure_as_it_may_be(tmp_path, capsys):
