@@ -8,10 +8,11 @@
         --max-minutes 55
 
     torchrun --nproc-per-node 8 ch05_pretrain/train.py --preset gpt2-124m \\
-        --data FOLDER --tokenizer GPT2 --fsdp 4 --tensor-parallel 2
+        --data FOLDER --tokenizer FOLDER_OF_GPT2 --fsdp 4 --tensor-parallel 2
 
     torchrun --nproc-per-node 8 ch05_pretrain/train.py --preset gpt2-124m \\
-        --data FOLDER --tokenizer GPT2 --optimizer adamw --deepspeed zero.json
+        --data FOLDER --tokenizer FOLDER_OF_GPT2 --optimizer adamw \\
+        --deepspeed zero.json
 
 After `--max-minutes` it stops with a checkpoint, and the same command goes on
 from there; a run in shards may go on with other numbers, on as many processes
@@ -24,25 +25,64 @@ import dataclasses
 import os
 import signal
 import sys
+import typing
 
 import llm_utils
 
-HELP = {
+PLAN = {  # what the flags that spread a run say of themselves
     "data_parallel": "copies of the model (or of its shards)",
     "fsdp": "processes that share one copy's weights, gradients and means",
     "tensor_parallel": "processes that compute each layer together",
     "pipeline_parallel": "stages of whole layers",
 }
+RECIPE = {  # the fields of TrainConfig that are flags
+    "steps": "updates of the weights",
+    "batch_size": "rows in an update, over all processes",
+    "accumulation": "pieces a process cuts its rows into, to save memory; "
+    "the preset's are shared among the processes",
+    "context": "tokens in a row",
+    "optimizer": "muon, adamw or adamw8bit",
+    "learning_rate": "AdamW's peak",
+    "muon_learning_rate": "Muon's peak",
+    "embedding_learning_rate": "AdamW's peak for an embedding table that is "
+    "not the head too; None: the same",
+    "momentum": "Muon's",
+    "newton_schulz_rounds": "Muon's",
+    "weight_decay": "of AdamW and Muon",
+    "clip_norm": "largest length of the gradient; 0: no clipping",
+    "schedule": "wsd, cosine or constant",
+    "warmup_steps": "until the peak",
+    "cooldown": "last share of the steps, in which wsd falls",
+    "final_rate": "where wsd and cosine end, as a share of the peak",
+    "precision": "auto, float32 or bfloat16",
+    "windows": "rows of whole documents, or cut from the stream",
+    "seed": "of the order of the rows",
+    "log_every": "steps a line of the log",
+    "eval_every": "in steps; 0: never",
+    "eval_documents": "how many are scored; 0: all",
+    "checkpoint_every": "in steps; 0: never",
+    "keep_checkpoints": "of the latest",
+    "compile": "through torch.compile",
+    "checkpoint_activations": "calculate each block again in the backward "
+    "pass, to save memory",
+    "loss_rows": "positions whose logits are held at a time; 0: all",
+    "tensorboard": "write event files beside the log",
+}
 
 
 def arguments():
     """What the command line says."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument(
+        "--preset",
+        default="gpt2-124m",
+        choices=list(llm_utils.RECIPES),
+        help="shape of the model, and recipe (%(default)s)",
+    )
+    preset = first.parse_known_args()[0].preset  # for what --help tells
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "--preset", default="gpt2-124m", choices=list(llm_utils.RECIPES)
+        parents=[first],
     )
     parser.add_argument(
         "--data",
@@ -55,47 +95,62 @@ def arguments():
         help="a tokenizer of chapter 2, or a folder with GPT-2's files",
     )
     parser.add_argument(
-        "--out", default="artifacts/gpt2-124m", help="for shards, run, model"
+        "--out",
+        default="artifacts/gpt2-124m",
+        help="for shards, run, model (%(default)s)",
     )
-    parser.add_argument("--max-minutes", type=float, help="then stop")
-    parser.add_argument("--max-documents", type=int, help="read no more")
+    parser.add_argument(
+        "--max-minutes", type=float, help="stop with a checkpoint after so long"
+    )
+    parser.add_argument(
+        "--max-documents", type=int, help="read so many documents and no more"
+    )
     parser.add_argument(
         "--fresh", action="store_true", help="begin anew: forget the old run"
-    )
-    parser.add_argument(
-        "--tensorboard",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="write event files beside the log",
     )
     spread = parser.add_argument_group(
         "processes: their product is what torchrun starts (without any of "
         "these: a copy on each)"
     )
-    for field in dataclasses.fields(llm_utils.Plan):
-        flag = f"--{field.name.replace('_', '-')}"
-        spread.add_argument(flag, type=int, metavar="N", help=HELP[field.name])
+    for name, text in PLAN.items():
+        spread.add_argument(flag(name), type=int, metavar="N", help=text)
     spread.add_argument(
         "--deepspeed",
         metavar="FILE",
         help="ZeRO over all of them, by this JSON file for DeepSpeed",
     )
-    recipe = parser.add_argument_group("changes to the preset's recipe")
-    for field in dataclasses.fields(llm_utils.TrainConfig):
-        kind = int if field.name == "context" else field.type
-        if kind in (int, float, str):
-            flag = f"--{field.name.replace('_', '-')}"
-            recipe.add_argument(flag, type=kind, default=argparse.SUPPRESS)
+    recipe = parser.add_argument_group(
+        f"changes to the recipe (in brackets: what {preset} has)"
+    )
+    own = dataclasses.asdict(llm_utils.RECIPES[preset])
+    own["compile"] = "on a GPU, not on a CPU"
+    kinds = {f.name: f.type for f in dataclasses.fields(llm_utils.TrainConfig)}
+    for name, text in RECIPE.items():
+        kind, *_ = typing.get_args(kinds[name]) or [kinds[name]]
+        how = {"type": kind, "metavar": kind.__name__.upper()}
+        if kind is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        recipe.add_argument(
+            flag(name),
+            default=argparse.SUPPRESS,
+            help=f"{text} ({own[name]})",
+            **how,
+        )
     return vars(parser.parse_args())
+
+
+def flag(name):
+    """A field's name as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
 
 
 def plan(options):
     """The plan that the flags ask for, or None for a copy on each."""
-    sizes = {name: options.pop(name) for name in HELP}
+    sizes = {name: options.pop(name) for name in PLAN}
     sizes = {name: n for name, n in sizes.items() if n is not None}
     if file := options.pop("deepspeed"):
         if sizes:
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in sizes)
+            flags = ", ".join(map(flag, sizes))
             raise ValueError(
                 f"--deepspeed spreads by itself: leave out {flags}"
             )

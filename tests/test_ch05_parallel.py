@@ -6,6 +6,8 @@ on one process.
 """
 
 import contextlib
+import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -355,6 +357,49 @@ def test_bad_plans_get_one_sentence():
         shape.dropout = 0.1
         lu.Plan(fsdp=2).check(shape, config, 2)
     lu.Plan(fsdp=2).check(lu.ModelConfig(), config, 2)
+
+
+def script():
+    """`train.py` as a module."""
+    where = ROOT / "ch05_pretrain" / "train.py"
+    spec = importlib.util.spec_from_file_location("train_script", where)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_flags_reach_the_recipe(monkeypatch):
+    """Also those of two sides, and those that may be None."""
+    train, given = script(), {}
+    monkeypatch.setattr(
+        lu, "pretrain", lambda *_, **more: given.update(more) or lu.History()
+    )
+    flags = (
+        "--data d --tokenizer t --preset smoke --checkpoint-activations "
+        "--no-compile --embedding-learning-rate 0.01 --context 32 --loss-rows 8"
+    )
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags.split()])
+    train.main()
+    assert {k: v for k, v in given.items() if v or k == "compile"} == {
+        "checkpoint_activations": True,
+        "compile": False,
+        "embedding_learning_rate": 0.01,
+        "context": 32,
+        "loss_rows": 8,
+    }
+    fields = {f.name for f in dataclasses.fields(lu.TrainConfig)}
+    assert fields - {"betas", "milestones", "max_minutes"} == set(train.RECIPE)
+    assert set(train.PLAN) == {f.name for f in dataclasses.fields(lu.Plan)}
+
+
+@pytest.mark.parametrize("preset", lu.RECIPES)
+def test_the_script_tells_what_a_preset_has(preset, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--preset", preset, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        script().arguments()
+    steps = lu.RECIPES[preset].steps
+    assert f"updates of the weights ({steps})" in capsys.readouterr().out
 
 
 @pytest.mark.full
