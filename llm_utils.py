@@ -11118,10 +11118,14 @@ def _cut_vocabulary(plan):
 
 
 def _pieces_loss(spread, x, y, config, weight):
-    """Forward and backward, piece by piece: the weighted sum, a float."""
+    """Forward and backward, piece by piece: the weighted sum, a float.
+
+    Between pieces every process holds all gradients of its layers whole:
+    they are sent, and cut into shares, with the last piece.
+    """
     loss, last = 0.0, config.accumulation - 1
     for i, (xs, ys) in enumerate(zip(x.chunk(last + 1), y.chunk(last + 1))):
-        if spread.shares > 1:  # gradients are sent with the last piece
+        if spread.shares > 1:  # True here would send with every piece
             spread.model.set_requires_gradient_sync(i == last)
         with _cut_vocabulary(spread.plan):
             with mixed_precision(x.device, config.precision):
