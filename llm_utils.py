@@ -10596,8 +10596,9 @@ def encode_pair(encode, context, continuation, prefix):
 def rolling_windows(ids, prefix, length):
     """(context, continuation) pairs that score each of the ids once.
 
-    The first begins after `prefix`; each has as much context as a model
-    of `length` tokens can see. Built in the lab on evaluation.
+    Each is as long as a model of `length` tokens can read. The first
+    begins after `prefix`, one in the middle has one id before it, and the
+    last as many as fit. Built in the lab on evaluation.
     """
     ids, windows = [prefix, *ids], []
     for start in range(1, len(ids), length):
@@ -10855,8 +10856,9 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         out = operation(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
+            # a sparse tensor is counted by its parts
             if (isinstance(leaf, torch.Tensor)
-                    and leaf.layout == torch.strided):  # else its parts
+                    and leaf.layout == torch.strided):
                 self._born(leaf.untyped_storage())
         self.peak = max(self.peak, self.now)
         self.course.append(self.now)

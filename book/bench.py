@@ -36,16 +36,15 @@ BENCHES = ROOT / "book" / "benches"
 
 
 def real_data() -> Path:
-    """The folder of real texts: LLM_REAL_DATA, or one beside the repository."""
-    folder = Path(
-        os.environ.get("LLM_REAL_DATA", ROOT.parent / "shared" / "data")
-    )
-    if not folder.is_dir():
+    """The folder of real texts that LLM_REAL_DATA names."""
+    named = os.environ.get("LLM_REAL_DATA")
+    if not named or not Path(named).is_dir():
         raise Stop(
             "these figures need real text: put the path of a folder into "
-            "LLM_REAL_DATA, with pretrain/*.jsonl.xz in it"
+            "LLM_REAL_DATA, with pretrain/*.jsonl.xz in it "
+            f"({named or 'nothing'} is there now)"
         )
-    return folder
+    return Path(named)
 
 
 def real_texts(megabytes: float, skip: int = 0) -> list[str]:
