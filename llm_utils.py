@@ -3760,7 +3760,8 @@ def flash_attention(q, k, v, block=64, causal=True):
     S ≥ T (the queries are the last T positions). Returns (B, H, T, D),
     differentiable; equal to `scaled_dot_product_attention` up to rounding.
     Raises ValueError on block < 1 or shapes that do not fit.
-    Source: Dao 2023, algorithms 1 and 2. Built in chapter 3.
+    Source: Dao 2023, algorithm 1, and 2 with its two loops exchanged. Built
+    in chapter 3.
     """
     T, S = q.shape[-2], k.shape[-2]
     repeats, rest = divmod(q.shape[1], k.shape[1])
