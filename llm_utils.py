@@ -4011,7 +4011,10 @@ class ModelConfig:
     (None: 4 C). norm: "layernorm" or "rmsnorm", with norm_eps and
     norm_position "pre" or "post". activation: "gelu", "gelu_tanh",
     "swiglu" or "relu2". position: "learned", "rope" or "none".
-    window: words that attention sees (None: all). init: "scaled" (writers
+    rope_theta: RoPE's base. window: words that attention sees (None: all).
+    qk_norm: queries and keys are normed. tie_embeddings: the head is the
+    embedding's table. bias: in matrices and in LayerNorm. dropout: share of
+    numbers set to 0 in training. init_std: deviation of first weights. init: "scaled" (writers
     into the residual smaller by 1/√(2L)), "plain" or "zero".
     logit_softcap: logits z become cap · tanh(z / cap). pad_vocab_to: rows
     of embedding and head are rounded up to a multiple of this.
