@@ -4014,8 +4014,9 @@ class ModelConfig:
     rope_theta: RoPE's base. window: words that attention sees (None: all).
     qk_norm: queries and keys are normed. tie_embeddings: the head is the
     embedding's table. bias: in matrices and in LayerNorm. dropout: share of
-    numbers set to 0 in training. init_std: deviation of first weights. init: "scaled" (writers
-    into the residual smaller by 1/√(2L)), "plain" or "zero".
+    numbers set to 0 in training. init_std: deviation of first weights.
+    init: "scaled" (writers into the residual smaller by 1/√(2L)), "plain" or
+    "zero".
     logit_softcap: logits z become cap · tanh(z / cap). pad_vocab_to: rows
     of embedding and head are rounded up to a multiple of this.
     mup_base_width: the width that the learning rates were found at (µP, in
