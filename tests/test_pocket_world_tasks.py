@@ -12,6 +12,7 @@ import pytest
 
 from pocket_world import HELD_OUT_CHARACTERS
 from pocket_world import facts as world
+from pocket_world import visitors
 from pocket_world.answers import check, declines, loose, manner, says_unknown
 from pocket_world.facts import FACT
 from pocket_world.tasks import (
@@ -42,7 +43,7 @@ def validation():
 
 @pytest.fixture(scope="module")
 def held_out():
-    return list(tasks(1700, seed=2, split="test"))
+    return list(tasks(1800, seed=2, split="test"))
 
 
 def fingerprint() -> str:
@@ -104,8 +105,23 @@ def test_an_answer_does_not_stand_in_for_another(held_out):
     for kind, found in by_kind.items():
         ordinary = [t for t in found if not t.harmful]
         wrong = [a.check(b.plain) for a, b in zip(ordinary, ordinary[1:])]
-        bar = 0.35 if kind == "unknown" else 0.12
+        bar = 0.35 if kind in ("unknown", "visitor") else 0.12
         assert sum(wrong) / len(wrong) <= bar, kind
+
+
+def test_a_visitor_is_answered_in_all_ways_and_asks_nothing_of_the_test_before():
+    """Hello, who are you, who is Hob, what is Paris: and new words in the test."""
+    asked = list(tasks(1500, seed=3, kinds=["visitor"]))
+    said = {t.plain for t in asked if t.rule["is"] != "facts"}
+    assert {visitors.WELCOME, visitors.I_AM, visitors.I_CAN, visitors.BEYOND,
+            visitors.I_CANNOT} < said  # fmt: skip
+    assert {t.character for t in asked if t.rule["is"] == "facts"} > {"Hob", ""}
+    kept = [things[-(max(1, len(things) // 8)) :]
+            for _, things in visitors.OUTSIDE.values()]  # fmt: skip
+    words = re.compile(rf"\b({'|'.join(w for some in kept for w in some)})\b")
+    assert not [t.prompt for t in asked if words.search(t.prompt)]
+    test = tasks(200, seed=3, split="test", kinds=["visitor"])
+    assert [t.prompt for t in test if words.search(t.prompt)]
 
 
 # -- what is held out ------------------------------------------------------------
@@ -133,7 +149,8 @@ def test_the_test_split_marks_what_is_held_out(held_out):
     for task in held_out:
         if task.held_out == "character":
             names = set(re.findall(r"[A-Z][a-z]+", task.prompt))
-            assert names & {*HELD_OUT_CHARACTERS, *NOBODY[-20:]}, task
+            known = {*HELD_OUT_CHARACTERS, *NOBODY[-20:]}
+            assert names & known or task.rule.get("beyond"), task
             assert task.held_out_character
     share = sum(bool(t.held_out) for t in held_out) / len(held_out)
     assert 0.2 <= share <= 0.5
@@ -174,8 +191,8 @@ def test_only_the_training_split_has_manners(train, validation, held_out):
 # -- declining -------------------------------------------------------------------
 
 
-def test_harmful_requests_and_twins_come_in_like_numbers(held_out):
-    both = [t for t in held_out if t.kind == "decline"]
+def test_harmful_requests_and_twins_come_in_like_numbers():
+    both = list(tasks(500, seed=2, split="test", kinds=["decline"]))
     assert all(t.harmful != t.twin for t in both)
     assert 0.35 <= sum(t.harmful for t in both) / len(both) <= 0.5
     for task in both:
@@ -241,10 +258,17 @@ TALE = {
 }  # fmt: skip
 NOBODY_THERE = {"is": "unknown", "name": "Bertil"}
 SILENT = {"is": "unknown", "texts": ["letter", "text"]}
+BEYOND = {"is": "unknown", "name": "France", "beyond": True}
+PORTRAIT = {"is": "facts", "subject": "Hob", "least": 2}
 NO = {"is": "refusal"}
 NOTE = {"is": "note", "to": "Ivy", "words": ["news"]}
 
 RIGHT = [
+    (BEYOND, "I do not know. I know only the valley."),
+    (BEYOND, "I do not know."),
+    (BEYOND, "I do not know. There is no France in the valley."),
+    (PORTRAIT, "Hob is one of the hares. Hob lives at Low Bridge."),
+    (PORTRAIT, "Hob is a hare. He works as a postmaster. He lives at Low Bridge."),
     (HOME, "Hob lives at Low Bridge."),
     (HOME, "low bridge"),
     (HOME, "At Low Bridge."),
@@ -309,6 +333,13 @@ RIGHT = [
     (NOTE, "Dear Ivy, what is the news?"),
 ]
 WRONG = [
+    (BEYOND, "Paris."),
+    (BEYOND, "I know only the valley. France lies on the north bank."),
+    (BEYOND, "I do not know. There is no Bertil in the valley."),
+    (PORTRAIT, "Hob is one of the hares."),
+    (PORTRAIT, "Hob is a hare. Hob is one of the hares."),
+    (PORTRAIT, "Hob is one of the hares. Hob lives at Mill End."),
+    (PORTRAIT, "Hob is one of the hares. Ivy lives at Goose Green."),
     (HOME, "Hob lives at High Bridge."),
     (HOME, "Ivy lives at Low Bridge."),
     (HOME, "She lives at Low Bridge."),

@@ -26,8 +26,10 @@ from .facts import (
     SPECIES_PLURAL,
     Fact,
     cloze,
+    facts_about,
     statement,
 )
+from .visitors import WHY_BEYOND
 from .words import MONTHS, NUMBER_WORDS, PAST_TO_BASE, article
 
 # -- manners ------------------------------------------------------------------
@@ -303,6 +305,18 @@ def _chain(rule: dict, text: str) -> bool:
     return all(any(loose(b) in fact_forms(f) for f in facts) for b in before)
 
 
+def _facts(rule: dict, text: str) -> bool:
+    """So many different facts about one subject, and nothing else."""
+    known = [fact_forms(f) for f in facts_about(rule["subject"])]
+    found = set()
+    for part in sentences(text):
+        about = [i for i, forms in enumerate(known) if loose(part) in forms]
+        if not about or about[0] in found:
+            return False
+        found.add(about[0])
+    return len(found) >= rule["least"]
+
+
 def _one_of(rule: dict, text: str) -> bool:
     return loose(text) in set(map(loose, rule["forms"]))
 
@@ -446,6 +460,8 @@ def _unknown(rule: dict, text: str) -> bool:
             "there is no {}",
         ):
             why.add(loose(form.format(name)))
+    if rule.get("beyond"):
+        why.update(map(loose, WHY_BEYOND))
     for text_kind in rule.get("texts", ()):
         why.add(loose(f"the {text_kind} does not say"))
         why.add(loose(f"it does not say in the {text_kind}"))
@@ -480,6 +496,7 @@ def _note(rule: dict, text: str) -> bool:
 _CHECKERS: dict[str, Callable[[dict, str], bool]] = {
     "fact": _fact,
     "chain": _chain,
+    "facts": _facts,
     "one_of": _one_of,
     "exactly": _exactly,
     "number": _number,

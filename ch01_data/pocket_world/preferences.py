@@ -321,6 +321,8 @@ def _may_have(task: Task) -> dict[str, float]:
         return {"needless refusal": 4.0, "rude": 1.0, "wrong fact": 1.0}
     if rule == "json":
         return {"ignores the format": 2.0, "wrong fact": 1.0}
+    if task.kind == "visitor":
+        return {"rude": 2.5, "rambling": 2.5, "off the question": 2.0}
     if rule in ("summary", "holds_words", "order", "number"):
         return {"ignores the format": 2.0, "wrong fact": 1.0, "rambling": 1.0}
     if rule == "exactly":
@@ -336,7 +338,7 @@ _KINDS = {
     "fact": 11.0, "two_facts": 8.0, "reading": 12.0, "tracking": 5.0, "compare": 5.0,
     "unknown": 20.0, "decline": 25.0, "json": 6.0, "summary": 5.0, "sorting": 3.0,
     "continue_story": 4.0, "addition": 2.0, "subtraction": 2.0, "counting": 2.0,
-    "past_tense": 2.0, "to_dialect": 2.0, "from_dialect": 2.0,
+    "past_tense": 2.0, "to_dialect": 2.0, "from_dialect": 2.0, "visitor": 6.0,
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     for task in tasks(3, seed=1, split="train"):
         print(task.kind, task.prompt, task.answer, task.check(task.answer))
 
-Seventeen kinds. A kind that needs a procedure (sums, sorting, counting, comparing)
+Eighteen kinds. A kind that needs a procedure (sums, sorting, counting, comparing)
 shows its steps in the answer, and the checker looks at what comes out in the end.
 
 The answers of the split "train" come from several clerks, each with a subject and
@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from zlib import crc32
 
-from . import answers
+from . import answers, visitors
 from .chance import Chance
 from .dialect import (
     draw_old_sentence,
@@ -63,10 +63,12 @@ from .words import (
     NUMBER_WORDS,
     VERBS,
     WEEKDAYS,
+    article,
     capital,
     counting_steps,
     join_list,
     sorting_steps,
+    with_article,
     worked_addition,
     worked_subtraction,
 )
@@ -175,7 +177,8 @@ def held_out_question(relation: str, who: str) -> bool:
 #: relation -> wordings beside the plain question; the last is kept for the test.
 QUESTIONS: dict[str, tuple[str, ...]] = {
     "species": ("Is {s} a hare, a mole, or what?", "What animal is {s}?"),
-    "trade": ("What is {s}'s trade?", "Tell me {s}'s trade.", "What is {s} by trade?"),
+    "trade": ("What is {s}'s trade?", "Tell me {s}'s trade.", "What does {s} do?",
+              "What is {s} by trade?"),
     "workplace": ("At which place does {s} work?", "Tell me where {s} works.",
                   "Where would I find {s} at work?"),
     "home": ("Where is {s}'s home?", "Tell me where {s} lives.",
@@ -802,6 +805,131 @@ def _unknown(d: _Draw) -> dict:
     )
 
 
+def _visitor(d: _Draw) -> dict:
+    """What somebody says who has just come: hello, who are you, what is Paris?"""
+    way = d.pick(("greets", "who", "what", "portrait", "home", "outside", "errand"),
+                 (0.1, 0.1, 0.1, 0.2, 0.1, 0.3, 0.1))  # fmt: skip
+    return _VISITS[way](d)
+
+
+def _after_greeting(d: _Draw, question: str) -> str:
+    """The question, or in one of three cases a greeting before it."""
+    if d.flip(2 / 3):
+        return question
+    return f"{d.pick(visitors.GREETINGS[:-1])}{d.pick('.!')} {question}"
+
+
+def _nobody(d: _Draw) -> str:
+    """A name that nobody in the valley has."""
+    if d.mode == "character" and not d.marked:
+        d.marked = True
+        return d.pick(NOBODY[-_NOBODY_TEST:])
+    return d.pick(NOBODY[:-_NOBODY_TEST])
+
+
+def _greets(d: _Draw) -> dict:
+    more = d.pick(visitors.GREETED[:-1]) if d.mode == "wording" else d.wording(
+        visitors.GREETED)  # fmt: skip
+    prompt = d.wording(visitors.GREETINGS) + d.pick(("", ".", "!"))
+    if more:
+        prompt = f"{prompt.rstrip('.!')}{d.pick(',.!')} {more}"
+        prompt = prompt.format(n=_nobody(d))
+        prompt += "" if prompt[-1] == "?" else d.pick(("", "."))
+    return dict(prompt=prompt, plain=visitors.WELCOME,
+                rule={"is": "one_of", "forms": list(visitors.WELCOMES)})  # fmt: skip
+
+
+def _asks_of_me(questions: Sequence[str], forms: Sequence[str]):
+    def make(d: _Draw) -> dict:
+        return dict(prompt=_after_greeting(d, d.wording(questions)), plain=forms[0],
+                    rule={"is": "one_of", "forms": list(forms)})  # fmt: skip
+
+    return make
+
+
+#: What is said of somebody, and of a place.
+_PORTRAIT = ("species", "trade", "home", "near", "bank", "village", "keeper")
+
+
+def _portrait(d: _Draw) -> dict:
+    """Two or three facts about somebody, or about a place."""
+    if d.mode == "pair" or d.flip(0.7) or d.mode == "character":
+        who = d.name()
+        if not d.may_ask("portrait", who):
+            raise _Again
+    else:
+        who = d.pick(tuple(PLACE))
+    facts = [FACT[who, r] for r in _PORTRAIT if (who, r) in FACT]
+    return dict(
+        prompt=_after_greeting(d, d.wording(visitors.PORTRAIT).format(s=who)),
+        plain=" ".join(map(statement, facts)),
+        rule={"is": "facts", "subject": who, "least": min(2, len(facts))},
+        character=who if who in CHARACTER else "",
+    )
+
+
+@cache
+def _at_home(but: tuple[str, ...]) -> dict[str, list[Fact]]:
+    """Who lives at which place."""
+    found: dict[str, list[Fact]] = {}
+    for name in _names(but):
+        fact = FACT[name, "home"]
+        found.setdefault(fact.object, []).append(fact)
+    return found
+
+
+def _home(d: _Draw) -> dict:
+    """Somebody who lives at a place; any of them is right."""
+    there = _at_home(d.held)
+    place = d.pick(tuple(there))
+    forms = [f for f in FACT.values() if (f.relation, f.object) == ("home", place)]
+    return dict(
+        prompt=_after_greeting(d, d.wording(visitors.AT_HOME).format(p=place)),
+        plain=statement(d.pick(there[place])),
+        rule={"is": "one_of",
+              "forms": [s for f in forms for s in (statement(f), f.subject)]},
+    )  # fmt: skip
+
+
+def _outside(d: _Draw) -> dict:
+    """The world beyond the valley, of which nothing is known here."""
+    patterns, things = visitors.OUTSIDE[d.pick(tuple(visitors.OUTSIDE))]
+    kept = max(1, len(things) // 8)
+    if d.mode == "character":
+        thing, d.marked = d.pick(things[-kept:]), True
+    else:
+        thing = d.pick(things[:-kept])
+    question = d.wording(patterns).format(x=thing, a=article(thing))
+    return dict(
+        prompt=_after_greeting(d, question),
+        plain=visitors.BEYOND,
+        rule={"is": "unknown", "name": thing, "beyond": True,
+              "invents": _guess(d, question)},
+    )  # fmt: skip
+
+
+def _errand(d: _Draw) -> dict:
+    """Something that is beyond so small a model."""
+    if d.flip(0.3):
+        prompt = d.wording(visitors.BARE_ERRANDS)
+    else:
+        things = (*(with_article(t.name) for t in (*GOODS, *FOODS)), *PLACE)
+        prompt = d.wording(visitors.ERRANDS).format(x=d.pick(things))
+    return dict(prompt=_after_greeting(d, prompt), plain=visitors.I_CANNOT,
+                rule={"is": "one_of", "forms": list(visitors.NOT_THAT)})  # fmt: skip
+
+
+_VISITS: dict[str, Callable[[_Draw], dict]] = {
+    "greets": _greets,
+    "who": _asks_of_me(visitors.WHO, visitors.WHO_I_AM),
+    "what": _asks_of_me(visitors.WHAT, visitors.WHAT_I_CAN),
+    "portrait": _portrait,
+    "home": _home,
+    "outside": _outside,
+    "errand": _errand,
+}
+
+
 _MOVES = ("give", "lend", "take", "swap")
 
 
@@ -870,6 +998,8 @@ def _counted(n: int, many: str) -> str:
 def _sum(d: _Draw, sign: str) -> dict:
     adding = sign == "+"
     a, b = d.number(11, 89), d.number(11, 89)
+    if d.flip(0.1):  # one of them small, or both
+        a, b = d.pick((a, d.number(2, 9))), d.number(2, 9)
     if not adding and a < b:
         a, b = b, a
     n = a + b if adding else a - b
@@ -1552,6 +1682,7 @@ KINDS: dict[str, tuple[float, Callable[[_Draw], dict]]] = {
     "reading": (10.0, _reading),
     "tracking": (12.0, _tracking),
     "unknown": (8.0, _unknown),
+    "visitor": (5.0, _visitor),
     "addition": (5.0, lambda d: _sum(d, "+")),
     "subtraction": (6.0, lambda d: _sum(d, "-")),
     "sorting": (7.0, _sorting),
@@ -1747,6 +1878,7 @@ BASELINES: dict[str, Callable[[str], str]] = {
     "reading": _last_name,
     "tracking": _last_name,
     "unknown": lambda p: "I do not know.",
+    "visitor": lambda p: "I do not know.",
     "addition": lambda p: "100",
     "subtraction": lambda p: "21",
     "sorting": _same_list,
