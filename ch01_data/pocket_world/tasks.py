@@ -812,11 +812,19 @@ def _visitor(d: _Draw) -> dict:
     return _VISITS[way](d)
 
 
+def _go_on(d: _Draw, greeting: str, more: str) -> str:
+    """A greeting and what follows it, in one sentence or in two."""
+    mark = d.pick(".!,")
+    if mark == "," and not more.startswith(("I ", "{")):
+        more = more[0].lower() + more[1:]
+    return f"{greeting}{mark} {more}"
+
+
 def _after_greeting(d: _Draw, question: str) -> str:
     """The question, or in one of three cases a greeting before it."""
     if d.flip(2 / 3):
         return question
-    return f"{d.pick(visitors.GREETINGS[:-1])}{d.pick('.!')} {question}"
+    return _go_on(d, d.pick(visitors.GREETINGS[:-1]), question)
 
 
 def _nobody(d: _Draw) -> str:
@@ -830,11 +838,10 @@ def _nobody(d: _Draw) -> str:
 def _greets(d: _Draw) -> dict:
     more = d.pick(visitors.GREETED[:-1]) if d.mode == "wording" else d.wording(
         visitors.GREETED)  # fmt: skip
-    prompt = d.wording(visitors.GREETINGS) + d.pick(("", ".", "!"))
+    prompt = d.wording(visitors.GREETINGS)
     if more:
-        prompt = f"{prompt.rstrip('.!')}{d.pick(',.!')} {more}"
-        prompt = prompt.format(n=_nobody(d))
-        prompt += "" if prompt[-1] == "?" else d.pick(("", "."))
+        prompt = _go_on(d, prompt, more).format(n=_nobody(d))
+    prompt += "" if prompt[-1] == "?" else d.pick(("", ".", "!"))
     return dict(prompt=prompt, plain=visitors.WELCOME,
                 rule={"is": "one_of", "forms": list(visitors.WELCOMES)})  # fmt: skip
 
