@@ -91,9 +91,6 @@ def kernel_environment(preset: str) -> dict[str, str]:
         # for them again, which costs a sixth of the time: it may keep 2 GiB.
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": str(2 << 30),
-        # oneDNN prepares itself for every shape of a product that it meets, and
-        # remembers 1,024 of them; batches of many lengths make more.
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "2048",
         **os.environ,
         "LLM_PRESET": preset,
         "PYTHONHASHSEED": "0",

@@ -3,7 +3,7 @@
     for task in tasks(3, seed=1, split="train"):
         print(task.kind, task.prompt, task.answer, task.check(task.answer))
 
-Eighteen kinds. A kind that needs a procedure (sums, sorting, counting, comparing)
+Nineteen kinds. A kind that needs a procedure (sums, sorting, counting, comparing)
 shows its steps in the answer, and the checker looks at what comes out in the end.
 
 The answers of the split "train" come from several clerks, each with a subject and
@@ -937,16 +937,13 @@ _VISITS: dict[str, Callable[[_Draw], dict]] = {
 }
 
 
-_MOVES = ("give", "lend", "take", "swap")
-
-
-def _tracking(d: _Draw) -> dict:
-    """Who has it, after three to five changes of hands."""
+def _tracking(d: _Draw, least: int = 2, most: int = 4) -> dict:
+    """Who has it, after two to four changes of hands, or as many as is said."""
     people = d.names(d.number(3, 4))
     one, two = _some(d, _DURABLE, 2)
     has = {one.name: people[0], two.name: people[1]}
     lines = [f"{people[0]} has {one.a}. {people[1]} has {two.a}."]
-    for _ in range(d.number(2, 4)):
+    for _ in range(d.number(least, most)):
         thing = d.pick((one, two))
         giver = has[thing.name]
         taker = d.pick([p for p in people if p != giver])
@@ -1685,21 +1682,22 @@ def _refused(prompt: str, reason: str, who: str, complies: str) -> dict:
 KINDS: dict[str, tuple[float, Callable[[_Draw], dict]]] = {
     "fact": (4.0, _one_fact),
     "two_facts": (6.0, _two_facts),
-    "compare": (10.0, _compare),
+    "compare": (8.0, _compare),
     "reading": (10.0, _reading),
     "tracking": (12.0, _tracking),
+    "holding": (6.0, lambda d: _tracking(d, 0, 1)),
     "unknown": (8.0, _unknown),
     "visitor": (5.0, _visitor),
-    "addition": (5.0, lambda d: _sum(d, "+")),
+    "addition": (4.0, lambda d: _sum(d, "+")),
     "subtraction": (6.0, lambda d: _sum(d, "-")),
     "sorting": (7.0, _sorting),
     "counting": (7.0, _counting),
     "past_tense": (3.0, _past),
-    "continue_story": (3.0, _continue),
+    "continue_story": (2.0, _continue),
     "json": (11.0, _as_json),
     "summary": (7.0, _summary),
     "to_dialect": (5.0, _to_dialect),
-    "from_dialect": (5.0, _from_dialect),
+    "from_dialect": (4.0, _from_dialect),
     "decline": (8.0, _decline),
 }
 
@@ -1711,6 +1709,7 @@ CLERKS: dict[str, tuple[float, float, float, float]] = {
     "compare": (0.65, 0.0, 0.3, 0.05),
     "reading": (0.2, 0.05, 0.7, 0.05),
     "tracking": (0.25, 0.1, 0.0, 0.65),
+    "holding": (0.25, 0.1, 0.0, 0.65),
     "unknown": (0.2, 0.0, 0.05, 0.75),
     "past_tense": (0.8, 0.0, 0.2, 0.0),
     "to_dialect": (0.8, 0.0, 0.2, 0.0),
@@ -1884,6 +1883,7 @@ BASELINES: dict[str, Callable[[str], str]] = {
     "compare": lambda p: "the " + _first_listed(p).split(" ", 1)[-1],
     "reading": _last_name,
     "tracking": _last_name,
+    "holding": _last_name,
     "unknown": lambda p: "I do not know.",
     "visitor": lambda p: "I do not know.",
     "addition": lambda p: "100",
