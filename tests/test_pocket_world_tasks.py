@@ -10,7 +10,7 @@ from collections import defaultdict
 
 import pytest
 
-from pocket_world import HELD_OUT_CHARACTERS, visitors
+from pocket_world import HELD_OUT_CHARACTERS, inventories, visitors
 from pocket_world import facts as world
 from pocket_world.answers import check, declines, loose, manner, says_unknown
 from pocket_world.facts import FACT
@@ -121,6 +121,25 @@ def test_a_visitor_is_answered_in_all_ways_and_asks_nothing_of_the_test_before()
     assert not [t.prompt for t in asked if words.search(t.prompt)]
     test = tasks(200, seed=3, split="test", kinds=["visitor"])
     assert [t.prompt for t in test if words.search(t.prompt)]
+
+
+_MOVE = re.compile(r"(\w+) (gives|lends|takes|borrows) the ([\w ]+?) (?:to|from) (\w+)\.")
+
+
+def test_lessons_in_following_things_tell_where_each_of_them_is():
+    lessons = list(inventories(300, seed=5))
+    assert lessons == list(inventories(300, seed=5)) != list(inventories(300, seed=6))
+    assert len({row["prompt"] for row in lessons}) == 300
+    for row in lessons:
+        has = {thing: who for who, thing in re.findall(
+            r"(\w+) has an? ([\w ]+)\.", row["prompt"])}  # fmt: skip
+        assert 3 <= len(has) <= 5 and not set(has.values()) & set(HELD_OUT_CHARACTERS)
+        for one, verb, thing, other in _MOVE.findall(row["prompt"]):
+            giver, taker = (one, other) if verb in ("gives", "lends") else (other, one)
+            assert has[thing] == giver != taker
+            has[thing] = taker
+        said = re.findall(r"The ([\w ]+) is with (\w+)\.", row["answer"])
+        assert dict(said) == has and len(said) == len(has)
 
 
 # -- what is held out ------------------------------------------------------------

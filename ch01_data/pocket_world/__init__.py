@@ -6,7 +6,8 @@
 
 `documents` gives the corpus with its exact information content, `pages` the
 same as a crawl of HTML, `mail` labelled messages, `tasks` instructions with
-checkers (and `inventories`, lessons for one kind of them), `preferences` chosen and rejected answers. All are seeded generators.
+checkers (and `inventories`, lessons for one kind of them), `preferences` chosen
+and rejected answers. All are seeded generators.
 """
 
 import sys
