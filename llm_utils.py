@@ -5596,7 +5596,7 @@ class Adam8bit(torch.optim.Optimizer):
 
 # ch05_pretrain/pretrain.ipynb [eight-update]
 def _adam8bit_update(p, state, group):
-    """Move one parameter, as eq. AdamW says."""
+    """Move one parameter by AdamW's equation (chapter 5)."""
     if not state:
         state["step"] = torch.zeros(())
     state["step"] += 1
