@@ -5596,7 +5596,7 @@ class Adam8bit(torch.optim.Optimizer):
 
 # ch05_pretrain/pretrain.ipynb [eight-update]
 def _adam8bit_update(p, state, group):
-    """Move one parameter, as eq. AdamW says."""
+    """Move one parameter by AdamW's equation (chapter 5)."""
     if not state:
         state["step"] = torch.zeros(())
     state["step"] += 1
@@ -10491,6 +10491,8 @@ def report_number(value) -> str:
         return "yes" if value else "no"
     if isinstance(value, int) or abs(value) >= 100:
         return f"{value:,.0f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
     return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
 
 
@@ -10499,6 +10501,7 @@ def report_aim(sign, bar) -> str:
     if not sign:
         return ""
     aim = report_number(bar)
+    sign = {">=": "≥", "<=": "≤"}.get(sign, sign)
     return aim if isinstance(bar, bool) else f"{sign} {aim}"
 
 

@@ -1356,6 +1356,7 @@ def test_the_printed_card(measured, capsys):
         (False, "no"),
         (2048, "2,048"),
         (295.4, "295"),
+        (21.011, "21.0"),
         (0.0193, "0.019"),
         (0.0, "0.000"),
         (0.00001, "1.0e-05"),
@@ -1368,8 +1369,8 @@ def test_a_figure_as_people_write_it(value, shown):
 
 def test_an_aim_as_people_write_it():
     assert report_aim(None, None) == ""
-    assert report_aim(">=", 0.95) == ">= 0.950"
-    assert report_aim("<=", 25) == "<= 25"
+    assert report_aim(">=", 0.95) == "≥ 0.950"
+    assert report_aim("<=", 25) == "≤ 25"
     assert report_aim(">=", True) == "yes"
 
 

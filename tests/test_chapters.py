@@ -95,6 +95,32 @@ def test_code_compiles_without_a_warning(notebook):
                 compile(cell["source"], cell["id"], "exec")
 
 
+def exercises(notebook) -> list[str]:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return [
+        title
+        for cell in cells
+        if cell.cell_type == "markdown"
+        for title in re.findall(r"\{exercise\} (.+)", cell.source)
+    ]
+
+
+@each_chapter
+def test_every_exercise_has_a_solution_and_every_lab_an_exercise(chapter):
+    asked = exercises(chapter.notebook)
+    for lab in chapter.folder.glob("lab_*.ipynb"):
+        assert exercises(lab), lab.name
+        asked += exercises(lab)
+    cells = nbformat.read(chapter.folder / "solutions.ipynb", as_version=4).cells
+    solved = [
+        title
+        for cell in cells
+        if cell.cell_type == "markdown"
+        for title in re.findall(r"^## (.+?)(?: \(Lab on .+\))?$", cell.source, re.M)
+    ]
+    assert len(asked) >= 4 and sorted(asked) == sorted(solved)
+
+
 @each_chapter
 def test_notebook_is_valid(chapter):
     notebook = nbformat.read(chapter.notebook, as_version=4)
