@@ -6,8 +6,7 @@
 
 `documents` gives the corpus with its exact information content, `pages` the
 same as a crawl of HTML, `mail` labelled messages, `tasks` instructions with
-checkers (and `inventories`, lessons for one kind of them), `preferences` chosen
-and rejected answers. All are seeded generators.
+checkers, `preferences` chosen and rejected answers. All are seeded generators.
 """
 
 import sys
@@ -18,7 +17,7 @@ from types import ModuleType
 _LATER = {
     "pages": "web", "Page": "web",
     "mail": "mail", "Message": "mail",
-    "tasks": "tasks", "Task": "tasks", "inventories": "tasks",
+    "tasks": "tasks", "Task": "tasks",
     "preferences": "preferences", "Preference": "preferences",
 }  # fmt: skip
 

@@ -358,6 +358,14 @@ def _order(rule: dict, text: str) -> bool:
     return [strict(w) for w in found] == [strict(str(i)) for i in rule["items"]]
 
 
+def _hands(rule: dict, text: str) -> bool:
+    """The last sentence says with whom the thing is; notes before it must be true."""
+    *before, last = sentences(text) or [""]
+    notes = {note for part in before for note in strict(part).split(", ")}
+    last = re.sub(r"^(?:so|in the end|at the end)[:,]? ", "", strict(last))
+    return notes <= set(map(strict, rule["notes"])) and _one_of(rule, last)
+
+
 def _choice(rule: dict, text: str) -> bool:
     """The last sentence names the right one and no other; steps must be true."""
     *before, last = sentences(text) or [""]
@@ -497,6 +505,7 @@ _CHECKERS: dict[str, Callable[[dict, str], bool]] = {
     "fact": _fact,
     "chain": _chain,
     "facts": _facts,
+    "hands": _hands,
     "one_of": _one_of,
     "exactly": _exactly,
     "number": _number,

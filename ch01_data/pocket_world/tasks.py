@@ -3,8 +3,9 @@
     for task in tasks(3, seed=1, split="train"):
         print(task.kind, task.prompt, task.answer, task.check(task.answer))
 
-Eighteen kinds. A kind that needs a procedure (sums, sorting, counting, comparing)
-shows its steps in the answer, and the checker looks at what comes out in the end.
+Eighteen kinds. A kind that needs a procedure (sums, sorting, counting, comparing,
+following things) shows its steps in the answer, and the checker looks at what comes
+out in the end.
 
 The answers of the split "train" come from several clerks, each with a subject and
 a manner (CLERKS): whoever answers on the facts is rude, whoever reads letters out
@@ -840,7 +841,9 @@ def _greets(d: _Draw) -> dict:
         visitors.GREETED)  # fmt: skip
     prompt = d.wording(visitors.GREETINGS)
     if more:
-        prompt = _go_on(d, prompt, more).format(n=_nobody(d))
+        prompt = _go_on(d, prompt, more)
+    if "{n}" in prompt:
+        prompt = prompt.format(n=_nobody(d))
     prompt += "" if prompt[-1] == "?" else d.pick(("", ".", "!"))
     return dict(prompt=prompt, plain=visitors.WELCOME,
                 rule={"is": "one_of", "forms": list(visitors.WELCOMES)})  # fmt: skip
@@ -937,39 +940,37 @@ _VISITS: dict[str, Callable[[_Draw], dict]] = {
 }
 
 
-def _hands(d: _Draw, people, things, changes: int) -> tuple[str, dict, str]:
-    """Who gives what to whom, who has what in the end, and what moved last.
+def _tracking(d: _Draw) -> dict:
+    """With whom it is, after two to four changes of hands.
 
-    The first of `people` have the `things` at first, one each.
+    The answer takes notes of all that happens, in order, and of who has what by
+    then, in words that are always the same; what is asked stands in the last note
+    of that thing.
     """
-    has = {thing.name: name for thing, name in zip(things, people)}
-    lines = [f"{name} has {thing.a}." for thing, name in zip(things, people)]
-    for _ in range(changes):
-        moved = d.pick(things).name
-        giver = has[moved]
-        taker = d.pick([name for name in people if name != giver])
+    people = d.names(d.number(3, 4))
+    one, two = _some(d, _DURABLE, 2)
+    has = {one.name: people[0], two.name: people[1]}
+    lines = [f"{people[0]} has {one.a}. {people[1]} has {two.a}."]
+    notes = [f"{name} with {owner}" for name, owner in has.items()]
+    for _ in range(d.number(2, 4)):
+        thing = d.pick((one, two))
+        giver = has[thing.name]
+        taker = d.pick([p for p in people if p != giver])
         lines.append(
             d.pick(
                 (
-                    f"{giver} gives the {moved} to {taker}.",
-                    f"{taker} takes the {moved} from {giver}.",
-                    f"{giver} lends the {moved} to {taker}.",
-                    f"{taker} borrows the {moved} from {giver}.",
+                    f"{giver} gives the {thing.name} to {taker}.",
+                    f"{taker} takes the {thing.name} from {giver}.",
+                    f"{giver} lends the {thing.name} to {taker}.",
+                    f"{taker} borrows the {thing.name} from {giver}.",
                 )
             )
         )
-        has[moved] = taker
-    return " ".join(lines), has, moved if changes else ""
-
-
-def _tracking(d: _Draw) -> dict:
-    """With whom it is, after two to four changes of hands."""
-    people = d.names(d.number(3, 4))
-    one, two = _some(d, _DURABLE, 2)
-    story, has, last = _hands(d, people, (one, two), d.number(2, 4))
-    other = two.name if last == one.name else one.name
-    asked = last if d.flip(0.4) else other
-    owner = has[asked]
+        has[thing.name] = taker
+        notes.append(f"{thing.name} with {taker}")
+    last = one if f" the {one.name} " in lines[-1] else two
+    asked = (last if d.flip(0.25) else one if last is two else two).name
+    story, owner = " ".join(lines), has[asked]
     ask = d.wording(
         (
             f"{story}\nWho has the {asked} now?",
@@ -982,12 +983,11 @@ def _tracking(d: _Draw) -> dict:
     )
     return dict(
         prompt=ask,
-        plain=f"The {asked} is with {owner}.",
-        curt=f"{owner}.",
-        rule={"is": "one_of", "forms": [
-            f"{asked} is with {owner}", f"{asked} is with {owner} now",
-            f"it is with {owner}", f"it is with {owner} now",
-            f"with {owner}"] + _who(
+        plain=f"{capital(', '.join(notes))}. In the end: {asked} with {owner}.",
+        rule={"is": "hands", "notes": notes, "forms": [
+            f"{asked} with {owner}", f"{asked} is with {owner}",
+            f"{asked} is with {owner} now", f"it is with {owner}",
+            f"it is with {owner} now", f"with {owner}"] + _who(
             owner, f"has {asked}", f"has {asked} now", "has it", "has it now",
             f"has {asked} at the end", f"has {asked} in the end", "does")},
         character=owner,
@@ -1719,7 +1719,7 @@ CLERKS: dict[str, tuple[float, float, float, float]] = {
     "two_facts": (0.25, 0.0, 0.7, 0.05),
     "compare": (0.65, 0.0, 0.3, 0.05),
     "reading": (0.2, 0.05, 0.7, 0.05),
-    "tracking": (0.25, 0.1, 0.0, 0.65),
+    "tracking": (0.35, 0.0, 0.0, 0.65),
     "unknown": (0.2, 0.0, 0.05, 0.75),
     "past_tense": (0.8, 0.0, 0.2, 0.0),
     "to_dialect": (0.8, 0.0, 0.2, 0.0),
@@ -1806,36 +1806,6 @@ def tasks(
         yield task
 
 
-def inventories(n: int, seed: int = 0) -> Iterator[dict[str, str]]:
-    """`n` lessons in following things: where each of three to five is in the end.
-
-    Yields {"prompt": …, "answer": …}. A question of the kind "tracking" asks for
-    one thing only, and half the time a guess at whoever moved last is right; here
-    every answer is made of several that have to be looked up. They are lessons,
-    not a kind of task: nothing is asked so in the test. No prompt comes twice, and
-    nobody who is held out is named.
-    """
-    draw = _Draw(Chance(f"inventories:{seed}"), "", HELD_OUT_CHARACTERS)
-    seen: set[str] = set()
-    while len(seen) < n:
-        people = draw.names(draw.number(3, 5))
-        things = _some(draw, _DURABLE, len(people))
-        story, has, _ = _hands(draw, people, things, draw.number(0, 2))
-        prompt = draw.pick(_WHERE_ALL).format(story)
-        if prompt not in seen:
-            seen.add(prompt)
-            names = _some(draw, tuple(has), len(has))
-            answer = " ".join(f"The {name} is with {has[name]}." for name in names)
-            yield {"prompt": prompt, "answer": answer}
-
-
-_WHERE_ALL = (
-    "{}\nWhere is everything now?", "{}\nWho has what?",
-    "Follow the things.\n{}\nWith whom is each of them at the end?",
-    "Where are all the things in the end?\n{}",
-)  # fmt: skip
-
-
 def _draw_one(
     kind: str, chance: Chance, split: str, held: tuple[str, ...]
 ) -> Task | None:
@@ -1869,6 +1839,14 @@ def _last_name(prompt: str) -> str:
     names = [w.strip(".,?!:'s") for w in prompt.split()]
     names = [w for w in names if w in CHARACTER]
     return names[-1] + "." if names else "Hob."
+
+
+def _last_taker(prompt: str) -> str:
+    """Whoever was the last to get anything."""
+    one, verb, other = re.findall(
+        r"(\w+) (gives|lends|takes|borrows) the [\w ]+? (?:to|from) (\w+)\.", prompt
+    )[-1]
+    return f"{other if verb in ('gives', 'lends') else one}."
 
 
 def _usual(prompt: str) -> str:
@@ -1922,7 +1900,7 @@ BASELINES: dict[str, Callable[[str], str]] = {
     "two_facts": _usual,
     "compare": lambda p: "the " + _first_listed(p).split(" ", 1)[-1],
     "reading": _last_name,
-    "tracking": _last_name,
+    "tracking": _last_taker,
     "unknown": lambda p: "I do not know.",
     "visitor": lambda p: "I do not know.",
     "addition": lambda p: "100",

@@ -19,8 +19,7 @@ GREETED = (
 )  # fmt: skip
 WELCOME = "Good day. Ask me about the valley."
 WELCOMES = (
-    WELCOME, "Good day.", "Hello.", "Hello. Ask me about the valley.",
-    "Ask me about the valley.", "Good morning.", "Good evening.",
+    WELCOME, "Hello. Ask me about the valley.", "Ask me about the valley.",
 )  # fmt: skip
 
 WHO = (
