@@ -86,7 +86,7 @@ def lay_out(
                 wanted[place] = path
     for path in [*BOOK.glob("map/*.png"), ROOT / "llm_utils.py"]:
         wanted[path.relative_to(ROOT)] = path
-    for path in BOOK.glob("bib/*.bib"):
+    for path in [*BOOK.glob("bib/*.bib"), *BOOK.glob("pictures/chat.png")]:
         wanted[path.relative_to(BOOK)] = path
     front = BOOK / "index.md"
     text = front.read_text(encoding="utf-8").replace("](../", "](")
