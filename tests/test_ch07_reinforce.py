@@ -474,14 +474,16 @@ def test_what_the_lab_says_of_the_record_is_in_it():
     sure = {
         arm: abs(gain(arm)[0]) > gain(arm)[1] for arm, _ in by if arm != "SFT"
     }
-    assert sure["more SFT"] and sure["DPO"] and not sure["GRPO"]
+    assert sure["more SFT"] and sure["DPO"] and sure["GRPO"]
+    assert 0.4 < gain("GRPO")[0] / gain("DPO")[0] < 0.6  # about half as much
     assert abs(gain("more SFT")[0] - gain("DPO")[0]) < 0.03
     assert abs(gain("GRPO ×10")[0] - gain("DPO")[0]) < 0.03
     assert mean("more SFT", "kl") > 3 * mean("DPO", "kl") > 3 * mean("GRPO", "kl")
     for arm in ("GRPO ×10", "RLOO ×10", "REINFORCE ×10"):
         assert sure[arm]
-        for key in ("right", "pass@1", "pass@8"):
-            assert abs(gain(arm, key)[0]) < gain(arm, key)[1]
+        for key in ("right", "pass@8"):
+            assert abs(gain(arm, key)[0]) <= gain(arm, key)[1]
+        assert 0 < gain(arm, "pass@1")[0] < 0.04
         runs = [by[arm, seed] for seed in range(3)]
         at_three = sum(dict(run["course"])[80] for run in runs) / 3
         assert abs(mean(arm, "score") - at_three) < 0.02  # and then it stays
@@ -497,5 +499,7 @@ def test_what_the_lab_says_of_the_record_is_in_it():
     assert ranked[0] == "best of 8" and ranked[-1] == "best of 8, exact"
     assert mean("best of 8", "right") < mean("SFT", "pass@1")
     for arm in ("more SFT", "DPO", "GRPO"):
-        assert abs(gain(arm, "pass@8")[0]) < gain(arm, "pass@8")[1]
-    assert all(run["silent"] < 0.04 for run in by.values())
+        assert abs(gain(arm, "pass@8")[0]) <= gain(arm, "pass@8")[1]
+    told = [gain(arm, "pass@1") for arm in sure if arm.endswith(" ×10")]
+    assert sum(middle > half for middle, half in told) == 2
+    assert all(run["silent"] <= 0.05 for run in by.values())
