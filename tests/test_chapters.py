@@ -95,29 +95,25 @@ def test_code_compiles_without_a_warning(notebook):
                 compile(cell["source"], cell["id"], "exec")
 
 
-def exercises(notebook) -> list[str]:
+def titles(notebook, pattern: str) -> list[str]:
     cells = nbformat.read(notebook, as_version=4).cells
     return [
         title
         for cell in cells
         if cell.cell_type == "markdown"
-        for title in re.findall(r"\{exercise\} (.+)", cell.source)
+        for title in re.findall(pattern, cell.source, re.M)
     ]
 
 
 @each_chapter
 def test_every_exercise_has_a_solution_and_every_lab_an_exercise(chapter):
-    asked = exercises(chapter.notebook)
+    exercise = r"\{exercise\} (.+)"
+    asked = titles(chapter.notebook, exercise)
     for lab in chapter.folder.glob("lab_*.ipynb"):
-        assert exercises(lab), lab.name
-        asked += exercises(lab)
-    cells = nbformat.read(chapter.folder / "solutions.ipynb", as_version=4).cells
-    solved = [
-        title
-        for cell in cells
-        if cell.cell_type == "markdown"
-        for title in re.findall(r"^## (.+?)(?: \(Lab on .+\))?$", cell.source, re.M)
-    ]
+        assert titles(lab, exercise), lab.name
+        asked += titles(lab, exercise)
+    solutions = chapter.folder / "solutions.ipynb"
+    solved = titles(solutions, r"^## (.+?)(?: \(Lab on .+\))?$")
     assert len(asked) >= 4 and sorted(asked) == sorted(solved)
 
 

@@ -144,6 +144,13 @@ class _Draw:
             return self.pick(self.held)
         return self.pick([n for n in _names(self.held) if n not in but])
 
+    def unheard(self, options: Sequence[str], kept: int) -> str:
+        """Of what the valley does not know; the last `kept` are kept for the test."""
+        if self.mode == "character" and not self.marked:
+            self.marked = True
+            return self.pick(options[-kept:])
+        return self.pick(options[:-kept])
+
     def names(self, n: int) -> list[str]:
         found: list[str] = []
         for _ in range(n):
@@ -763,11 +770,8 @@ def _unknown(d: _Draw) -> dict:
                 plain=statement(fact), rule=rule, character=fact.subject,
                 manner_of="fact",
             )  # fmt: skip
-        if d.mode == "character":
-            name, d.marked = d.pick(NOBODY[-_NOBODY_TEST:]), True
-        else:
-            name = d.pick(NOBODY[:-_NOBODY_TEST])
-            d.marked = False
+        d.marked = False
+        name = d.unheard(NOBODY, _NOBODY_TEST)
         patterns = (RELATIONS[fact.relation].question, *QUESTIONS[fact.relation])
         return dict(
             prompt=_polite(d, d.wording(patterns).format(s=name)),
@@ -808,9 +812,8 @@ def _unknown(d: _Draw) -> dict:
 
 def _visitor(d: _Draw) -> dict:
     """What somebody says who has just come: hello, who are you, what is Paris?"""
-    way = d.pick(("greets", "who", "what", "portrait", "home", "outside", "errand"),
-                 (0.1, 0.1, 0.1, 0.2, 0.1, 0.3, 0.1))  # fmt: skip
-    return _VISITS[way](d)
+    makers, weights = zip(*_VISITS)
+    return d.pick(makers, weights)(d)
 
 
 def _go_on(d: _Draw, greeting: str, more: str) -> str:
@@ -828,22 +831,13 @@ def _after_greeting(d: _Draw, question: str) -> str:
     return _go_on(d, d.pick(visitors.GREETINGS[:-1]), question)
 
 
-def _nobody(d: _Draw) -> str:
-    """A name that nobody in the valley has."""
-    if d.mode == "character" and not d.marked:
-        d.marked = True
-        return d.pick(NOBODY[-_NOBODY_TEST:])
-    return d.pick(NOBODY[:-_NOBODY_TEST])
-
-
 def _greets(d: _Draw) -> dict:
-    more = d.pick(visitors.GREETED[:-1]) if d.mode == "wording" else d.wording(
-        visitors.GREETED)  # fmt: skip
+    more = d.pick(visitors.GREETED)
     prompt = d.wording(visitors.GREETINGS)
     if more:
         prompt = _go_on(d, prompt, more)
     if "{n}" in prompt:
-        prompt = prompt.format(n=_nobody(d))
+        prompt = prompt.format(n=d.unheard(NOBODY, _NOBODY_TEST))
     prompt += "" if prompt[-1] == "?" else d.pick(("", ".", "!"))
     return dict(prompt=prompt, plain=visitors.WELCOME,
                 rule={"is": "one_of", "forms": list(visitors.WELCOMES)})  # fmt: skip
@@ -892,23 +886,18 @@ def _home(d: _Draw) -> dict:
     """Somebody who lives at a place; any of them is right."""
     there = _at_home(d.held)
     place = d.pick(tuple(there))
-    forms = [f for f in FACT.values() if (f.relation, f.object) == ("home", place)]
+    forms = [s for f in _at_home(())[place] for s in (statement(f), f.subject)]
     return dict(
         prompt=_after_greeting(d, d.wording(visitors.AT_HOME).format(p=place)),
         plain=statement(d.pick(there[place])),
-        rule={"is": "one_of",
-              "forms": [s for f in forms for s in (statement(f), f.subject)]},
-    )  # fmt: skip
+        rule={"is": "one_of", "forms": forms},
+    )
 
 
 def _outside(d: _Draw) -> dict:
     """The world beyond the valley, of which nothing is known here."""
     patterns, things = visitors.OUTSIDE[d.pick(tuple(visitors.OUTSIDE))]
-    kept = max(1, len(things) // 8)
-    if d.mode == "character":
-        thing, d.marked = d.pick(things[-kept:]), True
-    else:
-        thing = d.pick(things[:-kept])
+    thing = d.unheard(things, max(1, len(things) // 8))
     question = d.wording(patterns).format(x=thing, a=article(thing))
     return dict(
         prompt=_after_greeting(d, question),
@@ -929,15 +918,15 @@ def _errand(d: _Draw) -> dict:
                 rule={"is": "one_of", "forms": list(visitors.NOT_THAT)})  # fmt: skip
 
 
-_VISITS: dict[str, Callable[[_Draw], dict]] = {
-    "greets": _greets,
-    "who": _asks_of_me(visitors.WHO, visitors.WHO_I_AM),
-    "what": _asks_of_me(visitors.WHAT, visitors.WHAT_I_CAN),
-    "portrait": _portrait,
-    "home": _home,
-    "outside": _outside,
-    "errand": _errand,
-}
+_VISITS: tuple[tuple[Callable[[_Draw], dict], float], ...] = (
+    (_greets, 0.1),
+    (_asks_of_me(visitors.WHO, visitors.WHO_I_AM), 0.1),
+    (_asks_of_me(visitors.WHAT, visitors.WHAT_I_CAN), 0.1),
+    (_portrait, 0.2),
+    (_home, 0.1),
+    (_outside, 0.3),
+    (_errand, 0.1),
+)
 
 
 def _tracking(d: _Draw) -> dict:

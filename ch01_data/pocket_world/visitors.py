@@ -3,8 +3,8 @@
 Whoever opens a chat does not begin with the favourite food of a toad. He says
 hello, asks who is answering and what it can do, wants to hear something about
 somebody, and sooner or later asks after Paris. These are the words for that; the
-tasks of the kind "visitor" are made from them. The last of every list is kept for
-the test, as in `tasks`.
+tasks of the kind "visitor" are made from them. Of greetings, questions and errands
+the last is kept for the test, as in `tasks`.
 """
 
 GREETINGS = (
@@ -15,7 +15,6 @@ GREETED = (
     "", "I am {n}", "My name is {n}", "I am new here", "Is anybody there?",
     "How are you?", "How do you do?", "I have just come", "It is {n} here",
     "I am {n} and I am new here", "{n} is my name", "Nice to meet you",
-    "I am a visitor",
 )  # fmt: skip
 WELCOME = "Good day. Ask me about the valley."
 WELCOMES = (
