@@ -6542,10 +6542,10 @@ def _together(run):
         signs = r"[Cc]onnection|[Gg]loo|NCCL|[Pp]eer"
         if run.world == 1 or not re.search(signs, str(error)):
             raise
-        raise ConnectionError(
-            "another process of this run is gone, so this one stops after "
-            f"step {run.history.steps}; {_last_good(run)}; start the same "
-            "run again") from error
+        print("another process of this run is gone, so this one stops after "
+              f"step {run.history.steps}; {_last_good(run)}; start the same "
+              "run again", file=sys.stderr, flush=True)
+        raise ConnectionError("another process of this run is gone") from error
 
 
 # ch05_pretrain/pretrain.ipynb [train]
@@ -6562,8 +6562,9 @@ def train(model, data, config, validation=None, folder=None, resume=False,
     with the same arguments. SIGINT and SIGTERM take effect when the step is
     done and saved. Raises FloatingPointError, naming the step and the last
     good checkpoint, when a loss is not finite; OSError, likewise, when
-    something cannot be written or another process is gone; ValueError when
-    data, model, config and checkpoint do not fit. Built in chapter 5.
+    something cannot be written, or when another process is gone (stderr
+    names both at once); ValueError when data, model, config and checkpoint
+    do not fit. Built in chapter 5.
     """
     run = _Run(model, data, config, folder)
     keep_freed_memory()

@@ -191,9 +191,8 @@ def main():
             **given,
         )
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        first = int(os.environ.get("RANK", 0)) == 0
-        same = isinstance(error, (ValueError, ImportError))  # all say alike
-        sys.exit(f"train.py: {error}" if first or not same else 1)
+        # every process says it: torchrun ends the others when one has failed
+        sys.exit(f"train.py: {error}")
     except KeyboardInterrupt:  # what was saved has been said
         sys.exit(128 + signal.SIGINT)
     if llm_utils.workers()[0] == 0:

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import time
@@ -463,8 +464,10 @@ def test_the_script_spreads_a_run(tmp_path):
         return [e["loss"] for e in map(json.loads, lines) if "norm" in e]
 
     bad = run(2, "bad", "--fsdp", "2", "--tensor-parallel", "2")
-    assert bad.returncode and bad.stderr.count("train.py: ") == 1
-    assert "makes 4 processes, and there are 2" in bad.stderr
+    assert bad.returncode
+    assert re.search(
+        "train.py: .* makes 4 processes, and there are 2", bad.stderr
+    )
     alone = run(1, "alone")
     assert alone.returncode == 0, alone.stderr
     first = run(2, "spread", "--fsdp", "2", "--max-minutes", "0")

@@ -149,6 +149,8 @@ def torchrun(tokenizer, shards, out, *more):
             "-m",
             "torch.distributed.run",
             "--standalone",
+            "--monitor-interval",  # no process has time to spare
+            "0.001",
             "--nproc-per-node",
             "2",
         ],
