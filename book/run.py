@@ -138,11 +138,13 @@ def missing(preset: str, names) -> list[str]:
 
 
 def show_failure(chapter: Chapter, client: Client, error) -> None:
-    cell = client.current
-    print(f"\n{chapter.path} failed in cell [{cell.get('id')}]")
-    if heading := heading_above(client.nb, client.nb.cells.index(cell)):
-        print(f"under “{heading}”")
-    print(textwrap.indent(cell.source, "    | "))
+    if cell := client.current:
+        print(f"\n{chapter.path} failed in cell [{cell.get('id')}]")
+        if heading := heading_above(client.nb, client.nb.cells.index(cell)):
+            print(f"under “{heading}”")
+        print(textwrap.indent(cell.source, "    | "))
+    else:
+        print(f"\n{chapter.path} failed before its first cell")
     text = getattr(error, "traceback", "") or str(error)
     if isinstance(error, DeadKernelError):
         text = "The kernel was stopped, or ran out of memory."
@@ -166,8 +168,8 @@ def execute(chapter: Chapter, preset: str) -> tuple[object, dict]:
     partial = copy_of(chapter, preset).with_suffix(".partial.ipynb")
     try:
         client.execute(env=kernel_environment(preset))
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        meter.stop()
+    except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
+        meter.stop()  # RuntimeError: the kernel is dead, or did not start
         write_copy(partial, notebook, None)
         show_failure(chapter, client, error)
         raise Stop(f"what ran so far: {partial.relative_to(ROOT)}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 from nbclient import NotebookClient
+from nbclient.util import run_sync
 
 
 def clock(seconds: float) -> str:
@@ -113,7 +114,7 @@ class Client(NotebookClient):
             on_cell_start=self.begins,
             on_cell_executed=self.ends,
         )
-        self.meter = meter
+        self.meter, self.current = meter, None
 
     def begins(self, cell, cell_index) -> None:
         if self.meter.kernel is None:
@@ -135,6 +136,8 @@ class Client(NotebookClient):
         return super().process_message(msg, cell, cell_index)
 
     async def _async_cleanup_kernel(self) -> None:
-        """Once is enough: a signal may have ended the kernel already."""
+        """Once is enough: the kernel may have been ended already."""
         if self.km is not None:
             await super()._async_cleanup_kernel()
+
+    _cleanup_kernel = run_sync(_async_cleanup_kernel)  # at exit

@@ -566,8 +566,8 @@ def test_killed_at_any_time_it_goes_on_to_the_bit(tokenizer, shards, tmp_path):
 def test_two_processes_learn_what_one_learns(tokenizer, shards, tmp_path):
     one = script(tokenizer, shards, tmp_path / "one", before=[sys.executable])
     two = script(tokenizer, shards, tmp_path / "two", before=[
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
-        "--master-addr", "127.0.0.1", "--master-port", "29517"])
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        "--nproc-per-node", "2"])
     for command in (one, two):
         subprocess.run(command, env=environment(), check=True, capture_output=True)
     a, b = losses(tmp_path / "one"), losses(tmp_path / "two")

@@ -218,7 +218,7 @@ def test_the_script_takes_a_file(tmp_path):
             [*parallel.python_on(world), str(script), *options.split(), *more],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             cwd=tmp_path,
-            timeout=120,
+            timeout=600,
             capture_output=True,
             text=True,
         )

@@ -161,14 +161,11 @@ def python_on(world):
         "torch.distributed.run",
         "--nproc-per-node",
         str(world),
-        "--master-addr",
-        "127.0.0.1",
-        "--master-port",
-        str(lu._free_port()),
+        "--standalone",
     ]
 
 
-def on_processes(world, out, what, *arguments, limit=100, script=__file__):
+def on_processes(world, out, what, *arguments, limit=600, script=__file__):
     """Run a function of a file on `world` processes; ended after `limit` s."""
     out.mkdir(exist_ok=True)
     common = {
@@ -196,9 +193,9 @@ def on_processes(world, out, what, *arguments, limit=100, script=__file__):
         lu._wait(children, logs, time.monotonic() + limit)
 
 
-def hold(world, out, listed, limit=100):
+def hold(world, out, listed):
     """Train all cases on `world` processes, and compare each with one process."""
-    on_processes(world, out, "cases", json.dumps(listed), limit=limit)
+    on_processes(world, out, "cases", json.dumps(listed))
     native = lu.fast_dtype
     for i, case in enumerate(listed):
         found = json.loads((out / f"{i}.json").read_text())
@@ -407,8 +404,8 @@ def test_the_script_tells_what_a_preset_has(preset, monkeypatch, capsys):
 def test_nobody_waits_for_the_fallen(tmp_path):
     began = time.monotonic()
     with pytest.raises(RuntimeError, match="I fall"):
-        on_processes(2, tmp_path, "fall", limit=60)
-    assert time.monotonic() - began < 55
+        on_processes(2, tmp_path, "fall")
+    assert time.monotonic() - began < 500
     with pytest.raises(TimeoutError, match="ended"):
         lu.launch(1, "try_plans", timeout=0, trials=[], shape={})
 
@@ -454,7 +451,7 @@ def test_the_script_spreads_a_run(tmp_path):
                 *more,
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=120,
+            timeout=600,
             capture_output=True,
             text=True,
         )

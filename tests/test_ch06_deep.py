@@ -195,13 +195,13 @@ def test_finetune_takes_packed_rows(tokenizer, chat, compiled):
 
 def test_no_number_of_pads_and_no_order_changes_a_class_logit(model, tokenizer):
     classifier = lu.SequenceClassifier(model, 3)
-    torch.nn.init.normal_(classifier.head.weight)
+    draw = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(classifier.head.weight, generator=draw)
     texts = [torch.tensor(tokenizer.encode(WORDS[:n])) for n in (3, 11, 30, 52)]
     lengths = torch.tensor([len(t) for t in texts])
     alone = torch.cat(
         [classifier(t[None], torch.tensor([len(t)]))[0] for t in texts]
     )
-    draw = torch.Generator().manual_seed(0)
     for extra in range(65):
         width = int(lengths.max()) + extra
         x = torch.full((4, width), int(torch.randint(300, (), generator=draw)))

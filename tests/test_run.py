@@ -146,6 +146,16 @@ def test_a_failing_cell_is_shown_and_nothing_is_lost(book):
     assert partial.cells[-1].outputs[0].output_type == "error"
 
 
+def test_a_kernel_that_does_not_start_is_told(book, tmp_path):
+    before = copied(book, DATA)
+    (tmp_path / "ipykernel_launcher.py").write_text("raise SystemExit(1)")
+    book.edit(DATA, "print(1 + 1)", "print(2 + 1)")
+    done = book.tool("run", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert "ch01_data/data.ipynb failed before its first cell" in done.stdout
+    assert copied(book, DATA) == before
+
+
 def test_a_chapter_that_breaks_its_promise_fails(book):
     book.edit(TOKENIZER, 'save(\\"shards\\", 2)', "pass")
     (book.folder / "artifacts" / "smoke" / "shards").unlink()
@@ -181,7 +191,8 @@ def test_record_writes_outputs_back(book):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_leaves_no_kernel_and_the_old_copy(book, number):
     before = copied(book, DATA)
-    book.edit(DATA, "print(1 + 1)", "import time\\ntime.sleep(600)")
+    sleep = r"import time\nopen('begun', 'w').close()\ntime.sleep(600)"
+    book.edit(DATA, "print(1 + 1)", sleep)
     run = subprocess.Popen(
         [sys.executable, "book/run.py", "ch01"],
         cwd=book.folder,
@@ -193,7 +204,9 @@ def test_a_stopped_run_leaves_no_kernel_and_the_old_copy(book, number):
     started = psutil.Process(run.pid)
     while not (kernels := started.children()):
         time.sleep(0.1)
-    time.sleep(5)  # well into the sleeping cell
+    while not (book.folder / DATA).with_name("begun").exists():
+        assert run.poll() is None
+        time.sleep(0.1)
     run.send_signal(number)
     said, _ = run.communicate(timeout=60)
     assert run.returncode == 1

@@ -2,17 +2,20 @@
 
 Chapter 3's tiles, forward and backward, beside PyTorch's kernel and the equation
 (which stops at 4,096 tokens: its squares would fill the machine). Each length
-runs in a process of its own, which looks 500 times a second at its own memory;
-what counts is the growth over what it held when queries, keys and values were
-there. A slope of 1 is linear, one of 2 the square.
+runs in a process of its own; what counts is the growth of the most that it has
+held, as the system tells it, once queries, keys and values are there. A slope
+of 1 is linear, one of 2 the square.
 """
 
 import json
 import math
+import os
+import re
 import subprocess
 import sys
-import time
+from pathlib import Path
 
+from bench import peak_bytes
 from chapters import ROOT
 
 PACKAGES = ("torch",)
@@ -21,20 +24,20 @@ HEADS, WIDTH, BLOCK = 4, 64, 256
 BAR_SLOPE = 1.15
 
 
-def watch(stop, out: list) -> None:
-    """Follow this process's own memory until told to stop."""
-    import psutil
+def peak() -> int:
+    """The most memory that this program has held, in bytes.
 
-    process = psutil.Process()
-    while not stop.wait(0.002):
-        memory = process.memory_info()
-        out[0] = max(out[0], memory.rss - getattr(memory, "shared", 0))
+    Not `ru_maxrss`, where Linux tells more: it begins with what the process
+    that started this one held.
+    """
+    status = Path("/proc/self/status")
+    told = status.read_text() if status.exists() else ""
+    most = re.search(r"VmHWM:\s+(\d+) kB", told)
+    return int(most[1]) * 1024 if most else peak_bytes()
 
 
 def once(way: str, length: int) -> None:
     """One forward and backward; prints the growth of the peak in bytes."""
-    import threading
-
     import torch
     import torch.nn.functional as F
 
@@ -61,15 +64,9 @@ def once(way: str, length: int) -> None:
 
     ways[way](*qkv(64)).sum().backward()  # what is loaded once
     inputs = qkv(length)
-    held, stop = [0], threading.Event()
-    watcher = threading.Thread(target=watch, args=(stop, held))
-    watcher.start()
-    time.sleep(0.1)  # what is there before
-    before = held[0]
+    before = peak()
     ways[way](*inputs).sum().backward()
-    stop.set()
-    watcher.join()
-    print(json.dumps(held[0] - before))
+    print(json.dumps(peak() - before))
 
 
 def slope(lengths, sizes) -> float:
@@ -83,6 +80,9 @@ def slope(lengths, sizes) -> float:
 def measure(lengths=LENGTHS) -> dict:
     """lengths: of the texts, in tokens."""
     out = {}
+    plain = {  # memory is not to be kept for later, as a training run wants it
+        k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")
+    }
     for way in ("tiles", "kernel", "equation"):
         mine = [t for t in lengths if way != "equation" or t <= 4096]
         sizes = [
@@ -93,6 +93,7 @@ def measure(lengths=LENGTHS) -> dict:
                     text=True,
                     check=True,
                     cwd=ROOT / "book",
+                    env=plain,
                 ).stdout.splitlines()[-1]
             )
             for t in mine
