@@ -360,6 +360,8 @@ __all__ = [
     "report_number",
     "report_aim",
     "print_report",
+    "MixtureOfExperts",
+    "SparseGPT",
     "fold_mup",
     "coordinate_check",
     "encode_pair",
@@ -10526,6 +10528,79 @@ def print_report(path=None) -> None:
         print(f"{shown:13}{label:28}{report_number(value):>12}  "
               f"{bounds:13}{wanted:12}{mark}".rstrip())
         before = part
+
+
+# ch04_model/lab_experts.ipynb [mixture]
+class MixtureOfExperts(nn.Module):
+    """n_expert feed-forward layers, of which each position uses n_active.
+
+    d_ff: width of one expert. sum_to_one: the shares of those chosen are
+    brought to the sum 1. lean_rate: see the section on balance. After a
+    call, `chosen` (N, k) are the experts of each position and `balance` is
+    the loss of Fedus et al. 2022, equation 4; `loads`: each expert's share
+    of the work, at every step of training. Sources: Shazeer et al. 2017;
+    Jiang et al. 2024, section 2.1. Built in the lab on experts.
+    """
+
+    def __init__(self, d_model, d_ff, n_expert, n_active, sum_to_one=True,
+                 lean_rate=0.0):
+        super().__init__()
+        self.n_expert, self.n_active = n_expert, n_active
+        self.sum_to_one, self.lean_rate = sum_to_one, lean_rate
+        self.router = nn.Linear(d_model, n_expert, bias=False)
+        self.experts = nn.ModuleList(
+            FeedForward(d_model, d_ff) for _ in range(n_expert))
+        self.register_buffer("lean", torch.zeros(n_expert))
+        self.loads = []
+
+    def forward(self, x):
+        """x (B, T, C) to (B, T, C)."""
+        rows = x.flatten(0, -2)  # (N, C)
+        shares = self.router(rows).float().softmax(-1)  # (N, E)
+        chosen = (shares + self.lean).topk(self.n_active).indices  # (N, k)
+        weights = shares.gather(1, chosen)  # (N, k)
+        if self.sum_to_one:
+            weights = weights / weights.sum(1, keepdim=True)
+        out = torch.zeros(rows.shape, device=x.device)
+        for e, expert in enumerate(self.experts):
+            row, rank = (chosen == e).nonzero(as_tuple=True)
+            said = expert(rows[row]) * weights[row, rank, None]
+            out = out.index_add(0, row, said)
+        self.look(shares, chosen)
+        return out.to(x.dtype).view_as(x)
+
+    def look(self, shares, chosen):
+        """Keep who was chosen, and what the balance is."""
+        load = torch.bincount(chosen.flatten(), minlength=self.n_expert)
+        load = load / chosen.numel()  # (E,)
+        self.chosen = chosen
+        self.balance = self.n_expert * (load * shares.mean(0)).sum()
+        if self.training:
+            self.loads.append(load)
+            self.lean += self.lean_rate * torch.sign(1 / self.n_expert - load)
+
+
+# ch04_model/lab_experts.ipynb [gpt]
+class SparseGPT(GPT):
+    """A GPT whose feed-forward layers are mixtures of experts.
+
+    price: of the mean `balance` of the blocks, in nats, in training.
+    mixture: what else MixtureOfExperts takes. Built in the lab on experts.
+    """
+
+    def __init__(self, config, generator=None, price=0.0, **mixture):
+        super().__init__(config)
+        self.price = price
+        for block in self.blocks:
+            block.feed_forward = MixtureOfExperts(config.d_model, **mixture)
+        initialise(self, generator)
+
+    def forward(self, ids, targets=None, **more):
+        logits, loss = super().forward(ids, targets, **more)
+        if self.training and loss is not None and self.price:
+            balance = [block.feed_forward.balance for block in self.blocks]
+            loss = loss + self.price * torch.stack(balance).mean()
+        return logits, loss
 
 
 # ch05_pretrain/lab_ablations.ipynb [abl-fold]
