@@ -10535,34 +10535,38 @@ class MixtureOfExperts(nn.Module):
     """n_expert feed-forward layers, of which each position uses n_active.
 
     d_ff: width of one expert. sum_to_one: the shares of those chosen are
-    brought to the sum 1. lean_rate: see the section on balance. After a
-    call, `chosen` (N, k) are the experts of each position and `balance` is
+    brought to the sum 1. lean_rate: see the section on balance; activation,
+    bias: of the experts. After a call, `chosen` (N, k) are the experts of each position and `balance` is
     the loss of Fedus et al. 2022, equation 4; `loads`: each expert's share
     of the work, at every step of training. Sources: Shazeer et al. 2017;
     Jiang et al. 2024, section 2.1. Built in the lab on experts.
     """
 
     def __init__(self, d_model, d_ff, n_expert, n_active, sum_to_one=True,
-                 lean_rate=0.0):
+                 lean_rate=0.0, activation="swiglu", bias=False):
         super().__init__()
         self.n_expert, self.n_active = n_expert, n_active
         self.sum_to_one, self.lean_rate = sum_to_one, lean_rate
         self.router = nn.Linear(d_model, n_expert, bias=False)
         self.experts = nn.ModuleList(
-            FeedForward(d_model, d_ff) for _ in range(n_expert))
+            FeedForward(d_model, d_ff, activation, bias)
+            for _ in range(n_expert))
         self.register_buffer("lean", torch.zeros(n_expert))
         self.loads = []
 
     def forward(self, x):
         """x (B, T, C) to (B, T, C)."""
         rows = x.flatten(0, -2)  # (N, C)
-        shares = self.router(rows).float().softmax(-1)  # (N, E)
+        with torch.autocast(x.device.type, enabled=False):  # in float32
+            router = self.router.weight.float()
+            shares = F.linear(rows.float(), router).softmax(-1)  # (N, E)
         chosen = (shares + self.lean).topk(self.n_active).indices  # (N, k)
         weights = shares.gather(1, chosen)  # (N, k)
         if self.sum_to_one:
             weights = weights / weights.sum(1, keepdim=True)
         out = torch.zeros(rows.shape, device=x.device)
         for e, expert in enumerate(self.experts):
+            # the rows that chose e, and whether first, second, …
             row, rank = (chosen == e).nonzero(as_tuple=True)
             said = expert(rows[row]) * weights[row, rank, None]
             out = out.index_add(0, row, said)
@@ -10585,21 +10589,27 @@ class SparseGPT(GPT):
     """A GPT whose feed-forward layers are mixtures of experts.
 
     price: of the mean `balance` of the blocks, in nats, in training.
-    mixture: what else MixtureOfExperts takes. Built in the lab on experts.
+    mixture: what else MixtureOfExperts takes. With `checkpointing` each
+    block, and so its load and lean, is counted twice a step. Built in the lab on experts.
     """
 
     def __init__(self, config, generator=None, price=0.0, **mixture):
         super().__init__(config)
         self.price = price
         for block in self.blocks:
-            block.feed_forward = MixtureOfExperts(config.d_model, **mixture)
+            block.feed_forward = MixtureOfExperts(
+                config.d_model, activation=config.activation,
+                bias=config.bias, **mixture)
         initialise(self, generator)
 
     def forward(self, ids, targets=None, **more):
         logits, loss = super().forward(ids, targets, **more)
+        mixtures = [block.feed_forward for block in self.blocks]
         if self.training and loss is not None and self.price:
-            balance = [block.feed_forward.balance for block in self.blocks]
-            loss = loss + self.price * torch.stack(balance).mean()
+            balance = torch.stack([each.balance for each in mixtures])
+            loss = loss + self.price * balance.mean()
+        for each in mixtures:  # nothing is to hold on to this step
+            each.balance = each.balance.detach()
         return logits, loss
 
 
