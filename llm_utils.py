@@ -10535,11 +10535,12 @@ class MixtureOfExperts(nn.Module):
     """n_expert feed-forward layers, of which each position uses n_active.
 
     d_ff: width of one expert. sum_to_one: the shares of those chosen are
-    brought to the sum 1. lean_rate: see the section on balance; activation,
-    bias: of the experts. After a call, `chosen` (N, k) are the experts of each position and `balance` is
-    the loss of Fedus et al. 2022, equation 4; `loads`: each expert's share
-    of the work, at every step of training. Sources: Shazeer et al. 2017;
-    Jiang et al. 2024, section 2.1. Built in the lab on experts.
+    brought to the sum 1. lean_rate: see the section on balance. activation,
+    bias: of the experts. After a call, `chosen` (N, k) are the experts of
+    each position and `balance` is the loss of Fedus et al. 2022, equation 4;
+    `loads`: each expert's share of the work, at every step of training.
+    Sources: Shazeer et al. 2017; Jiang et al. 2024, section 2.1. Built in
+    the lab on experts.
     """
 
     def __init__(self, d_model, d_ff, n_expert, n_active, sum_to_one=True,
