@@ -10535,7 +10535,9 @@ class MixtureOfExperts(nn.Module):
     """n_expert feed-forward layers, of which each position uses n_active.
 
     d_ff: width of one expert. sum_to_one: the shares of those chosen are
-    brought to the sum 1. lean_rate: see the section on balance. activation,
+    brought to the sum 1. lean_rate: by how much `lean`, which is added to
+    the shares when experts are chosen, moves at a step of training, up for
+    those with too little work and down for those with too much. activation,
     bias: of the experts. After a call, `chosen` (N, k) are the experts of
     each position and `balance` is the loss of Fedus et al. 2022, equation 4;
     `loads`: each expert's share of the work, at every step of training.
@@ -10591,7 +10593,8 @@ class SparseGPT(GPT):
 
     price: of the mean `balance` of the blocks, in nats, in training.
     mixture: what else MixtureOfExperts takes. With `checkpointing` each
-    block, and so its load and lean, is counted twice a step. Built in the lab on experts.
+    block, and so its load and lean, is counted twice a step. Built in the
+    lab on experts.
     """
 
     def __init__(self, config, generator=None, price=0.0, **mixture):

@@ -112,7 +112,7 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_weights(
     for life in range(20):
         moment = ("step", int(draw.integers(1, 9)), draw.uniform(0, 0.02))
         if life % 3 == 2:
-            moment = ("write", draw.uniform(0, 0.006))
+            moment = ("write", draw.uniform(0, 0.006) * (life % 2))
         assert kill(command, out, moment), "the run was done too soon"
         half = len(list((out / "run").glob(".step-*")))
         halves += half > 0
@@ -127,7 +127,7 @@ def test_killed_at_twenty_moments_it_ends_with_the_same_weights(
                     )
                 ),
             )
-    assert halves, "no kill fell into the writing of a checkpoint"
+    assert halves >= 3, "no kill fell into the writing of a checkpoint"
     finish(command)
     assert losses(out) == losses(tmp_path / "calm")
     assert len(losses(out)) == 200

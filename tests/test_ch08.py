@@ -794,7 +794,7 @@ def test_wishes_of_a_request():
 
 @pytest.fixture
 def slow(model, tokenizer):
-    """A server whose engine takes 20 ms a step, so that one can look on."""
+    """A server whose engine takes 100 ms a step, so that one can look on."""
     engine = Engine(model, tokenizer, max_batch=2, max_waiting=2)
     step = engine.step
     engine.step = lambda: time.sleep(0.1) or step()

@@ -746,7 +746,7 @@ def test_a_crowd_is_served_or_told_to_wait(model, tokenizer):
     engine = Engine(model, tokenizer, max_batch=8, max_waiting=16)
     figures = visit(engine, clients=50, seconds=10)
     assert figures["other"] == {}
-    assert figures["answered"] > 20 and figures["busy"] > 0
+    assert figures["answered"] > 50 and figures["busy"] > 0
     assert figures["free_blocks"] == engine.blocks
     assert figures["grown_bytes"] < 30e6
     assert figures["streams_cut_by_client"] > 0
@@ -986,8 +986,11 @@ def test_page_tells_errors_in_words(reader, shown):
         others = []
         for running, waiting in (1, 0), (2, 0), (2, 1):
             others.append(pool.submit(shown.ask, **body))
-            until(lambda r=running: len(engine.running) == r)
-            until(lambda w=waiting: len(engine.waiting) == w)
+            until(
+                lambda r=running, w=waiting: (
+                    len(engine.running) == r and len(engine.waiting) == w
+                )
+            )
         reader.ask("is there room?")
         until(lambda: reader.count(".fault") == 2)
         assert "Try again in a moment" in reader.all(".fault")
