@@ -7541,7 +7541,7 @@ def answer_loss(model, rows, x, y, segments=None):
     where y is not −100. segments: as in `GPT.forward`. For `finetune`; rows
     are not used. Built in chapter 6."""
     n = -(-(y != -100).sum() // 64) * 64  # few sizes
-    at = (y == -100).flatten().argsort(stable=True)[:n]  # targets come first
+    at = (y == -100).int().flatten().argsort(stable=True)[:n]  # targets first
     hidden = model(x, hidden=True, segments=segments).flatten(0, 1)[at]
     return F.cross_entropy(model.logits(hidden).float(), y.flatten()[at])
 
