@@ -1,6 +1,7 @@
 """What the tests share: the book's places, and an environment offline."""
 
 import os
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,6 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # every process has one core
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("book", deadline=None, derandomize=True)
 settings.load_profile("book")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job's
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items) -> None:
