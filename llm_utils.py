@@ -195,9 +195,9 @@ __all__ = [
     "initialise",
     "segment_mask",
     "GPT",
-    "linear_cross_entropy",
     "count_parameters",
     "parameter_table",
+    "linear_cross_entropy",
     "to_transformers",
     "from_transformers",
     "flops_per_token",
@@ -385,6 +385,7 @@ __all__ = [
     "launch",
     "Traffic",
     "try_plans",
+    "trial_batch",
     "ZeroPlan",
     "ZeroGPT",
     "training_template",
@@ -792,9 +793,10 @@ def _is_teaser(node) -> bool:
 
 
 def _is_reply(node) -> bool:
-    """Whether an element says, in its own words, how long ago it was said."""
-    own = [node.text, *(child.tail for child in node)]
-    return any(piece and _AGO.search(piece) for piece in own)
+    """Whether an element's own words say how long ago, and hardly more."""
+    own = [node.text or "", *(child.tail or "" for child in node)]
+    said = any(_AGO.search(piece) for piece in own)
+    return said and len(" ".join(own).split()) <= 6
 
 
 def is_furniture(node, page_length: int) -> bool:
@@ -1050,12 +1052,14 @@ _POLICY = re.compile(
 )
 
 
-def c4_lines(text: str) -> list[tuple[str, str]]:
+def c4_lines(text: str, min_words: int = 3) -> list[tuple[str, str]]:
     """Each line of a text with the rule of C4 by which it goes; "" if none.
 
-    Source: Raffel et al. (2020), section 2.2; where paper and program differ,
-    as the program does: a brace condemns the page only on a line that would
-    have stayed. Built in chapter 1.
+    A line needs `min_words` words: 3 in the first preprint and in datatrove,
+    5 in the published paper and in C4's own program. A brace condemns the
+    page only on a line that would have stayed, as in both programs; that a
+    line may end in ' is datatrove's. Source: Raffel et al. (2020), section
+    2.2. Built in chapter 1.
     """
     out = []
     for line in text.splitlines():
@@ -1066,7 +1070,7 @@ def c4_lines(text: str) -> list[tuple[str, str]]:
             "long_word": any(len(word) > 1000 for word in words),
             "no_end_mark": not line.endswith((".", "?", "!", '"', "'")),
             "ellipsis": line.endswith("..."),
-            "few_words": len(words) < 3,
+            "few_words": len(words) < min_words,
             "lorem_ipsum": "lorem ipsum" in low,
             "javascript": "javascript" in low,
             "curly_bracket": "{" in line,
@@ -1078,14 +1082,19 @@ def c4_lines(text: str) -> list[tuple[str, str]]:
 
 
 # ch01_data/data.ipynb [export-c4]
-def c4_rules(text: str, min_sentences: int = 5) -> list[str]:
+def c4_rules(
+    text: str, min_sentences: int = 5, min_words: int = 3
+) -> list[str]:
     """The rules of C4 for which a whole page would go; [] if it stays.
 
     "lorem_ipsum", "curly_bracket"; "few_sentences" if the lines that stay
-    (see `c4_lines`) hold fewer than `min_sentences`. C4's list of bad words
-    is left out. Source: Raffel et al. (2020). Built in chapter 1.
+    (those of `min_words` words, see `c4_lines`) hold fewer than
+    `min_sentences`. The defaults are those of the first preprint and of
+    datatrove; the published paper and C4's own program ask for 3 sentences
+    and 5 words. C4's list of bad words is left out. Source: Raffel et al.
+    (2020), section 2.2. Built in chapter 1.
     """
-    lines = c4_lines(text)
+    lines = c4_lines(text, min_words)
     rules = {rule for _, rule in lines}
     kept = sum(len(split_sentences(line)) for line, rule in lines if not rule)
     broken = [r for r in ("lorem_ipsum", "curly_bracket") if r in rules]
@@ -1239,11 +1248,12 @@ def hashed_ngrams(text: str, n_buckets: int = 2**15) -> list[int]:
 
 # ch01_data/data.ipynb [export-classifier]
 class QualityClassifier:
-    """fastText's classifier: mean vector of hashed n-grams, one linear layer.
+    """After fastText's: mean vector of hashed n-grams, one linear layer.
 
-    Source: Joulin et al. (2017). `fit(texts, labels)` takes labels of any kind
-    that sorts; `classes_` lists them. `eps` is Adam's: a larger one moves
-    little what has small gradients. Built in chapter 1.
+    Words are hashed like pairs, where fastText has a dictionary of the words
+    it was taught. Source: Joulin et al. (2017). `fit(texts, labels)` takes
+    labels of any kind that sorts; `classes_` lists them. `eps` is Adam's: a
+    larger one moves little what has small gradients. Built in chapter 1.
     """
 
     def __init__(self, n_buckets=2**15, dim=16, epochs=8, seed=0, eps=1e-8):
@@ -1783,10 +1793,24 @@ _EMAIL = re.compile(
     re.I,
 )
 # +44 1632 960 123, (01632) 960123, 01632-960-123: a leading plus or nought,
-# nine to fifteen digits in groups of at least two.
+# nine to fifteen digits in groups of at least two. Behind a sign of equality
+# stands a number of a program's.
 _PHONE = re.compile(
-    r"(?<![\w.,+/-])(?:\+\d{1,3}[ .-]?(?:\(\d{1,5}\)|\d)|\(0\d{1,5}\)|0\d)"
+    r"(?<![\w.,+/-])(?<!=)(?<!= )"
+    r"(?:\+\d{1,3}[ .-]?(?:\(\d{1,5}\)|\d)|\(0\d{1,5}\)|0\d)"
     r"(?:[ .-]?\d){5,12}(?![\w/-]|[.,]\d)"
+)
+# (555) 555-0123, 555-555-0123, 1-800-555-0199: the ten digits of North
+# America. With nothing but blanks between they might be any three numbers.
+_NANP = re.compile(
+    r"(?<![\w.,+/=-])(?<!= )(?:1[ .-]?)?"
+    r"(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])"
+    r"\d{3}[.-]\d{4}(?![\w/-]|[.,]\d)"
+)
+# 93.184.216.34, but not 2.4.1.3, which is rather a version or a section.
+_IPV4 = re.compile(
+    r"(?<![\w.,+-])(?!(?:\d\.){3}\d\b)\d{1,3}(?:\.\d{1,3}){3}"
+    r"(?![\w-]|[.,]\d)"
 )
 
 
@@ -1795,14 +1819,21 @@ def _redact_phone(match) -> str:
     return "[phone]" if 9 <= digits <= 15 else match[0]
 
 
-def redact_pii(text: str) -> str:
-    """Put [email] and [phone] where a text gives an address or number away.
+def _redact_ip(match) -> str:
+    fits = all(int(part) < 256 for part in match[0].split("."))
+    return "[ip]" if fits else match[0]
 
-    Finds addresses written with @ or (at), and telephone numbers that begin
-    with + or 0; names and street addresses it does not find. Applying it
-    twice changes nothing more. Built in chapter 1.
+
+def redact_pii(text: str) -> str:
+    """Put [email], [phone] and [ip] where a text gives somebody away.
+
+    Finds addresses written with @ or (at); telephone numbers that begin with
+    + or 0, and those of North America with brackets, hyphens or dots; IPv4
+    addresses. Names and street addresses it does not find. Applying it twice
+    changes nothing more. Built in chapter 1.
     """
-    return _PHONE.sub(_redact_phone, _EMAIL.sub("[email]", text))
+    text = _PHONE.sub(_redact_phone, _EMAIL.sub("[email]", text))
+    return _IPV4.sub(_redact_ip, _NANP.sub("[phone]", text))
 
 
 # ch01_data/data.ipynb [export-split]
@@ -3244,13 +3275,15 @@ def encode_documents(documents, encode, workers=1):
     """(text, nats, ids) for each (text, nats), in order.
 
     encode: text to ids below 65,536. workers: processes that encode; with
-    one, it is done here. Built in chapter 2.
+    one it is done here, and so it is where helpers could not find these
+    functions: in a notebook, on a system where forking is not safe. Built in
+    chapter 2.
     """
-    if workers == 1:
+    fork = sys.platform == "linux"
+    if workers == 1 or not fork and encode_block.__module__ == "__main__":
         yield from ((text, nats, encode(text)) for text, nats in documents)
         return
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if "fork" in methods else None)
+    context = multiprocessing.get_context("fork" if fork else None)
     under_way = deque()
     with ProcessPoolExecutor(workers, context, start_encoder, [encode]) as pool:
         blocks = in_batches(documents, 1_000_000, lambda pair: len(pair[0]))
@@ -3418,9 +3451,9 @@ def write_shards(docs, tokenizer, folder, split="train",
     ids are followed by <|endoftext|>. shard_tokens: ids a file, 2 bytes each.
     encode: text to ids, if not `tokenizer.encode`; for a large corpus take
     `tokenizer.to_tiktoken().encode_ordinary`. workers: processes that
-    encode; the files do not depend on it (where a system cannot fork, `encode`
-    must be picklable). resume: keep whole shards when
-    stopped, and go on from those that an earlier attempt kept.
+    encode; the files do not depend on it (except on Linux, `encode` must be
+    picklable). resume: keep whole shards when stopped, and go on from those
+    that an earlier attempt kept.
     Written: the shards, `starts.npy` (uint64, first token of each document),
     `nats.npy` (float64, NaN if unknown), `index.json`. ValueError if the
     vocabulary does not fit 16 bits or has no <|endoftext|>, if there is no
@@ -3851,9 +3884,18 @@ def _head_norm(x, norm):
 def _attend(q, k, v, mask, window, dropout):
     """Attention of T queries at the end of S keys, in the quickest way.
 
-    Without a mask: causal, within the window, if there is one.
+    q: (B, H, T, D); k, v: (B, G, S, D). Without a mask: causal, within the
+    window, if there is one.
     """
+    H, G = q.shape[1], k.shape[1]
     k, v = k.to(q.dtype), v.to(q.dtype)
+    heads_alike = mask is None or mask.dim() < 3 or mask.shape[-3] == 1
+    if G < H and q.shape[2] == 1 and heads_alike:
+        rows = q.reshape(len(q), G, H // G, -1)  # a group's queries as rows
+        return F.scaled_dot_product_attention(
+            rows, k, v, attn_mask=mask, dropout_p=dropout).view(q.shape)
+    if G < H:
+        k, v = (z.repeat_interleave(H // G, dim=1) for z in (k, v))
     T, S = q.shape[-2], k.shape[-2]
     if window is not None and window >= S:
         window = None  # it holds them all
@@ -3932,10 +3974,6 @@ class MultiHeadAttention(_Projections):
             k, v = cache.update(k, v)
         if self.window and (past or mask is not None):
             k, v, mask = _recent(k, v, mask, T, self.window)
-        if self.n_kv_head < self.n_head:
-            repeats = self.n_head // self.n_kv_head
-            k = k.repeat_interleave(repeats, dim=1)  # (B, H, S, D)
-            v = v.repeat_interleave(repeats, dim=1)
         y = _attend(q, k, v, mask, self.window,
                     self.dropout if self.training else 0.0)
         return self.o_proj(y.transpose(1, 2).flatten(2))
@@ -4427,6 +4465,39 @@ class GPT(nn.Module):
         return self.drop(x), mask, rope
 
 
+# ch04_model/model.ipynb [ch04-count-code]
+def count_parameters(model, trainable=False):
+    """Number of parameters, shared ones once; trainable=True: only those
+    that learn. model: any nn.Module. Built in chapter 4.
+    """
+    return sum(p.numel() for p in model.parameters()
+               if p.requires_grad or not trainable)
+
+
+def parameter_table(config):
+    """Parameters by part, counted from the configuration alone: a dict.
+
+    Built in chapter 4.
+    """
+    C, D, L = config.d_model, config.d_head, config.n_layer
+    kv, bias = config.n_kv_head * D, config.bias
+    matrices = 3 if config.activation == "swiglu" else 2
+    norm = C * (2 if config.norm == "layernorm" and bias else 1)
+    feed_bias = (matrices - 1) * config.d_ff + C if bias else 0
+    table = {
+        "token embedding": config.vocab_rows * C,
+        "position embedding":
+            config.context_length * C if config.position == "learned" else 0,
+        "attention": L * (2 * C * C + 2 * C * kv
+                          + (2 * C + 2 * kv if bias else 0)
+                          + (2 * D if config.qk_norm else 0)),
+        "feed-forward": L * (matrices * C * config.d_ff + feed_bias),
+        "norms": (2 * L + 1) * norm,
+        "head": 0 if config.tie_embeddings else config.vocab_rows * C,
+    }
+    return table
+
+
 # ch04_model/model.ipynb [ch04-lossrows-slice]
 def _to_slopes(z, y, share, vocab_size, softcap):
     """The losses (n, 1) of logits z (n, V'), which become their slopes."""
@@ -4587,39 +4658,6 @@ def _tables(model):
     if tied and table.device.type == "cpu":
         return _TwoUses.apply(table)
     return None, table
-
-
-# ch04_model/model.ipynb [ch04-count-code]
-def count_parameters(model, trainable=False):
-    """Number of parameters, shared ones once; trainable=True: only those
-    that learn. model: any nn.Module. Built in chapter 4.
-    """
-    return sum(p.numel() for p in model.parameters()
-               if p.requires_grad or not trainable)
-
-
-def parameter_table(config):
-    """Parameters by part, counted from the configuration alone: a dict.
-
-    Built in chapter 4.
-    """
-    C, D, L = config.d_model, config.d_head, config.n_layer
-    kv, bias = config.n_kv_head * D, config.bias
-    matrices = 3 if config.activation == "swiglu" else 2
-    norm = C * (2 if config.norm == "layernorm" and bias else 1)
-    feed_bias = (matrices - 1) * config.d_ff + C if bias else 0
-    table = {
-        "token embedding": config.vocab_rows * C,
-        "position embedding":
-            config.context_length * C if config.position == "learned" else 0,
-        "attention": L * (2 * C * C + 2 * C * kv
-                          + (2 * C + 2 * kv if bias else 0)
-                          + (2 * D if config.qk_norm else 0)),
-        "feed-forward": L * (matrices * C * config.d_ff + feed_bias),
-        "norms": (2 * L + 1) * norm,
-        "head": 0 if config.tie_embeddings else config.vocab_rows * C,
-    }
-    return table
 
 
 # ch04_model/model.ipynb [ch04-names]
@@ -4965,7 +5003,8 @@ def flops_per_token(config, context=None, training=True):
     context: T, the length of the sequences (default context_length). A
     product of a vector with an n × m matrix counts 2nm; attention counts
     the whole T × T square. training=True: forward and backward, three
-    times the forward. Source: Kaplan et al. 2020, section 2.1. Built in
+    times the forward. Sources: Kaplan et al. 2020, section 2.1 (who
+    count half the square); Chowdhery et al. 2023, appendix B. Built in
     chapter 4.
     """
     T = config.context_length if context is None else context
@@ -6207,8 +6246,9 @@ def peak_flops(device="cpu", precision="auto"):
              else getattr(torch, precision))
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
+        words = set(re.split(r"[\s-]+", name))  # an L40 is no L4
         for known, peak in _PEAK_FLOPS.items():
-            if all(word in name for word in known.split()):
+            if words.issuperset(known.split()):
                 return peak
     n, best = 4096 if device.type == "cuda" else 768, 0.0
     a = torch.ones(n, n, device=device, dtype=dtype)
@@ -6886,11 +6926,16 @@ def prepare_shards(source, tokenizer, folder, max_documents=None,
     source: a folder that holds shards already (it is returned as it is), or
     what `load_corpus` takes: text, JSONL or Parquet files, an id on the
     Hub. Every so many-th document goes to validation. Raises ValueError if
-    there is no text. Built in chapter 5.
+    there is no text, or if the shards there were made from another source
+    or another part of it. Built in chapter 5.
     """
     if (Path(source) / "train" / "index.json").exists():
         return Path(source)
     folder = Path(folder)
+    _made_from(folder / "made_from.json", {
+        "source": str(Path(source).resolve() if Path(source).exists()
+                      else source),
+        "max_documents": max_documents, "held_out": held_out})
     every = max(2, round(1 / held_out))
     encode = tokenizer.to_tiktoken().encode_ordinary
 
@@ -6906,6 +6951,21 @@ def prepare_shards(source, tokenizer, folder, max_documents=None,
         if not (folder / split / "index.json").exists():
             write_shards(part(keep), tokenizer, folder, split, encode=encode)
     return folder
+
+
+def _made_from(record, wanted):
+    """Write down what shards are made from, or hold it against the record."""
+    there = (record.parent / "validation" / "index.json").exists()
+    if not (there and record.exists()):
+        write_json(record, wanted)
+        return
+    made = read_json(record)
+    differ = [f"{name} {made[name]}, not {wanted[name]}"
+              for name in wanted if made[name] != wanted[name]]
+    if differ:
+        raise ValueError(
+            f"the shards in {record.parent} were made from "
+            f"{' and '.join(differ)}: choose another folder, or remove them")
 
 
 # ch05_pretrain/pretrain.ipynb [pretrain]
@@ -6929,7 +6989,7 @@ def pretrain(name, data, folder, tokenizer, max_minutes=None, fresh=False,
     if rank == 0:
         prepare_shards(data, tokenizer, folder / "shards", max_documents)
     _wait_for_all()
-    shards = prepare_shards(data, tokenizer, folder / "shards")
+    shards = prepare_shards(data, tokenizer, folder / "shards", max_documents)
     shape = ModelConfig.preset(name).to_dict()
     model = GPT(ModelConfig.from_dict(
         {**shape, "vocab_size": tokenizer.vocab_size})).to(device)
@@ -7118,7 +7178,8 @@ def _read_lora(folder):
     about = read_json(told)
     absent = {"rank", "alpha", "targets", "sha256"} - set(about)
     if absent:
-        raise ValueError(f"{told} does not tell {', '.join(sorted(absent))}")
+        absent = ", ".join(map(repr, sorted(absent)))
+        raise ValueError(f"{told} has no {absent}")
     if sha256_file(file) != about["sha256"]:
         raise ValueError(f"{file} is not the file that was saved (its SHA-256 "
                          "differs from adapter.json): it is truncated or "
@@ -7536,14 +7597,19 @@ def score_answers(model, tokenizer, tasks, **options) -> dict:
 
 
 # ch06_finetune/finetune.ipynb [ch06-answer-loss]
-def answer_loss(model, rows, x, y, segments=None):
+def answer_loss(model, rows, x, y, segments=None, reduction="mean"):
     """The loss of `model(x, y)` in nats, at less cost: the head is asked only
-    where y is not −100. segments: as in `GPT.forward`. For `finetune`; rows
-    are not used. Built in chapter 6."""
+    where y is not −100. segments: as in `GPT.forward`; reduction="none": the
+    losses (B, T), 0 where y is −100. For `finetune`; rows are not used.
+    Built in chapter 6."""
     n = -(-(y != -100).sum() // 64) * 64  # few sizes
     at = (y == -100).int().flatten().argsort(stable=True)[:n]  # targets first
     hidden = model(x, hidden=True, segments=segments).flatten(0, 1)[at]
-    return F.cross_entropy(model.logits(hidden).float(), y.flatten()[at])
+    found = F.cross_entropy(model.logits(hidden).float(), y.flatten()[at],
+                            reduction=reduction)
+    if reduction == "none":
+        return found.new_zeros(y.numel()).index_copy(0, at, found).view_as(y)
+    return found
 
 
 # ch06_finetune/finetune.ipynb [ch06-packed-dataset]
@@ -7597,21 +7663,18 @@ def token_logprobs(model, ids):
 
 
 def answer_token_logprobs(model, ids, mask):
-    """As `token_logprobs` where `mask[:, 1:]` is 1, and 0 elsewhere, at less
-    cost: the head is asked for the answers alone. Built in chapter 7."""
-    at = mask[:, 1:].bool()  # (B, T-1)
-    hidden = model(ids[:, :-1], hidden=True)[at]  # (N, C)
-    found = -F.cross_entropy(model.logits(hidden).float(), ids[:, 1:][at],
-                             reduction="none")
-    return found.new_zeros(at.shape).masked_scatter(at, found)
+    """As `token_logprobs` where `mask[:, 1:]` is 1, and 0 elsewhere: chapter
+    6's `answer_loss`, which asks the head for the answers alone, with the
+    sign turned. Built in chapter 7."""
+    targets = ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
+    return -answer_loss(model, None, ids[:, :-1], targets, reduction="none")
 
 
 def sequence_logprob(model, ids, mask):
     """The log-probability of the masked tokens, summed over each row.
 
     Args:
-        model: a `GPT`. As in chapter 6's `answer_loss`, its head is not
-            asked about the prompt.
+        model: a `GPT`.
         ids: `(B, T)` token ids.
         mask: `(B, T)`, 1 where the token `ids[b, t]` counts: the answer and
             its end token, never the prompt. Column 0 cannot be predicted.
@@ -7879,11 +7942,13 @@ def train_dpo(model, data, config, beta=0.1, reference=None,
 # ch07_dpo/dpo.ipynb [ch07-kl-code]
 @torch.no_grad()
 def policy_kl(policy, reference, tokenizer, prompts, max_new_tokens=96, seed=0):
-    """KL(policy ‖ reference) in nats per answer, from one sample a prompt.
+    """KL(policy ‖ reference) in nats per answer, along one sample a prompt.
 
-    Returns `(mean, standard_error)`. Answers that do not end within
-    max_new_tokens count as far as they go; prompts that fill the context
-    are left out. Built in chapter 7.
+    At each token of an answer the divergence of the two distributions is
+    taken over the whole vocabulary, and these are added up. Returns
+    `(mean, standard_error)`. Answers that do not end within max_new_tokens
+    count as far as they go; prompts that fill the context are left out.
+    Built in chapter 7.
     """
     chat = ChatFormat(tokenizer)
     asked = [chat.encode([{"role": "user", "content": p}], True)
@@ -7892,14 +7957,15 @@ def policy_kl(policy, reference, tokenizer, prompts, max_new_tokens=96, seed=0):
     said = generate_batch(
         policy, asked, max_new_tokens, (chat.end, chat.pad), temperature=1.0,
         generator=torch.Generator().manual_seed(seed))
-    ratios = []
+    apart = []
     for prompt, answer in zip(asked, said):
-        ids = torch.tensor([prompt + answer])
-        mask = torch.tensor([[0] * len(prompt) + [1] * len(answer)])
-        ratios.append(sequence_logprob(policy, ids, mask)
-                      - sequence_logprob(reference, ids, mask))
-    ratios = torch.cat(ratios)
-    return ratios.mean().item(), ratios.std().item() / len(ratios) ** 0.5
+        ids = torch.tensor([prompt + answer[:-1]])
+        log_p, log_q = (
+            model(ids)[0][0, len(prompt) - 1:].float().log_softmax(-1)
+            for model in (policy, reference))  # (tokens of the answer, V)
+        apart.append((log_p.exp() * (log_p - log_q)).sum())
+    apart = torch.stack(apart)
+    return apart.mean().item(), apart.std().item() / len(apart) ** 0.5
 
 
 # ch07_dpo/dpo.ipynb [ch07-reward-code]
@@ -8233,7 +8299,7 @@ class TextStream:
         self._held += self._decoder.decode(data, final)
         found = [(at + len(s), at) for s in self.stop
                  if (at := self._held.find(s)) >= 0]
-        if found:                          # who is complete first, the longest
+        if found:                          # the first that is complete
             self.stopped, keep = True, min(found)[1]
         else:
             keep = len(self._held)
@@ -8284,14 +8350,14 @@ def stream(model, tokenizer, messages, params=None, chat=None):
 # ch08_inference/inference.ipynb [fast-linear]
 def _slabs(weight):
     """How many slabs of rows a weight (out, in) is cut into: 1, not at all."""
-    if weight.device.type != "cpu" or weight.numel() < 2**17:
+    if weight.device.type != "cpu" or weight.numel() < 2**20:
         return 1
     out, least = len(weight), 2 * torch.get_num_threads()
     return next((n for n in range(least, out) if out % n == 0), 1)
 
 
 class FastLinear(torch.nn.Module):
-    """A linear layer laid out in memory for products with few rows.
+    """A linear layer laid out in memory for products with a single row.
 
     weight: (out, in); bias: (out,) or None. Large ones on a CPU are taken in
     slabs, which all cores share; other tall ones are kept column by column.
@@ -8317,13 +8383,13 @@ class FastLinear(torch.nn.Module):
                  else lambda x: torch.addmm(bias, x, weight))
         if n == 1:
             return whole
-        slabs = self.weight.unflatten(0, (n, -1))  # (n, out / n, in)
+        slabs = self.weight.unflatten(0, (n, -1)).mT  # (n, in, out / n)
 
         def product(x):
-            if len(x) > 8:  # enough rows to share
+            if len(x) > 1:  # several rows: as the library likes
                 return whole(x)
-            y = torch.bmm(slabs, x.mT.expand(n, -1, -1))  # (n, out / n, B)
-            y = y.flatten(0, 1).mT.contiguous()  # (B, out)
+            y = torch.bmm(x.expand(n, -1, -1), slabs)  # (n, 1, out / n)
+            y = y.view(1, -1)  # (1, out)
             return y if bias is None else y.add_(bias)
 
         return product
@@ -9359,12 +9425,12 @@ def _whole_folder(folder):
     plan = read_json(told)
     absent = {"bits", "group", "sha256"} - set(plan)
     if absent:
-        raise ValueError(f"{told} does not tell {', '.join(sorted(absent))}")
+        raise ValueError(f"{told} has no {', '.join(sorted(absent))}")
     _must_exist(folder, plan["sha256"])
     if _digest(plan["sha256"]) != read_json(
             folder / "training.json").get("sha256"):
         raise ValueError(f"quantization.json and training.json in {folder} "
-                         "tell of different weights (SHA-256)")
+                         "describe different weights (SHA-256)")
     config = ModelConfig.from_dict(read_json(folder / "config.json"))
     if (folder / "vocab.json").exists():
         ids = BPETokenizer.load(folder).vocab_size
@@ -10404,8 +10470,10 @@ REPORT_LINES = (
         ("harmful requests declined", "instruct.refusals", ">=", 0.95),
         ("harmless ones declined", "instruct.over_refusals", "<=", 0.05))),
     ("Preferences", (
-        ("accuracy before", "dpo.preference_accuracy_before", None, None),
-        ("accuracy", "dpo.preference_accuracy", ">=", 0.90),
+        ("prefers the chosen, before", "dpo.preference_accuracy_before", None,
+         None),
+        ("… after", "dpo.prefers_after", None, None),
+        ("the chosen gained more", "dpo.preference_accuracy", ">=", 0.90),
         ("score before", "dpo.score_before", None, None),
         ("score", "dpo.score_after", ">", "dpo.score_least"),
         ("exact answers", "dpo.exact_after", ">=", "dpo.exact_least"),
@@ -10431,6 +10499,9 @@ REPORT_LINES = (
 
 
 # ch08_inference/inference.ipynb [report-rows-code]
+_NEWER_FIGURES = ("dpo.prefers_after",)  # older runs have not measured them
+
+
 def _derived(card) -> dict:
     """Figures that follow from those of the card, where it has them."""
     formulas = {
@@ -10459,7 +10530,8 @@ def report_rows(card) -> list[tuple]:
     """Rows (part, label, value, sign, bar, reached) of a report card.
 
     sign and bar are None where nothing was asked; reached is then None too.
-    A figure that is missing has the value None. Built in chapter 8.
+    A figure that is missing has the value None; one that older runs have
+    not measured is left out. Built in chapter 8.
     """
     card, rows = {**card, **_derived(card)}, []
     tests = {">=": lambda v, b: v >= b, "<=": lambda v, b: v <= b,
@@ -10467,6 +10539,8 @@ def report_rows(card) -> list[tuple]:
     for part, lines in REPORT_LINES:
         for label, key, sign, bar in lines:
             value = card.get(key)
+            if value is None and key in _NEWER_FIGURES:
+                continue
             bar = card.get(bar) if isinstance(bar, str) else bar
             known = sign and value is not None and bar is not None
             reached = bool(tests[sign](value, bar)) if known else None
@@ -10475,15 +10549,23 @@ def report_rows(card) -> list[tuple]:
 
 
 # ch08_inference/inference.ipynb [wilson-code]
+def _draws(card) -> dict[tuple[str, str], int]:
+    """{(part, label): n} of the card's shares whose n it knows."""
+    return {(part, label): card[f"{key}_of"]
+            for part, lines in REPORT_LINES for label, key, _, _ in lines
+            if card.get(key) is not None and card.get(f"{key}_of")}
+
+
 def report_intervals(card) -> dict[tuple[str, str], tuple[float, float]]:
     """{(part, label): (low, high)} of the card's rows that are shares.
 
     For those whose number of draws the card knows. Built in chapter 8.
     """
+    draws = _draws(card)
     return {
-        (part, label): wilson_interval(card[key], card[f"{key}_of"])
+        (part, label): wilson_interval(card[key], draws[part, label])
         for part, lines in REPORT_LINES for label, key, _, _ in lines
-        if card.get(key) is not None and card.get(f"{key}_of")}
+        if (part, label) in draws}
 
 
 # ch08_inference/inference.ipynb [report-print]
@@ -10519,15 +10601,17 @@ def print_report(path=None) -> None:
     print(f"report card, preset {card['preset']}"
           + (f", {seconds / 60:.1f} minutes" if seconds else "")
           + (f", {memory / 1e9:.1f} GB at most" if memory else ""))
-    before, sure = None, report_intervals(card)
+    before, sure, draws = None, report_intervals(card), _draws(card)
     for part, label, value, sign, bar, reached in report_rows(card):
         wanted = report_aim(sign, bar)
         mark = {True: "", False: "MISSED", None: ""}[reached]
         shown = part if part != before else ""
         low, high = sure.get((part, label), (None, None))
         bounds = "" if low is None else f"{low:.3f}–{high:.3f}"
-        print(f"{shown:13}{label:28}{report_number(value):>12}  "
-              f"{bounds:13}{wanted:12}{mark}".rstrip())
+        n = draws.get((part, label))
+        print(f"{shown:13}{label:28}{report_number(value):>9}"
+              f"{f'of {n:,}' if n else '':>10}  {bounds:13}{wanted:9}{mark}"
+              .rstrip())
         before = part
 
 
@@ -11508,6 +11592,7 @@ class _Layout(torch.nn.Module):
                    for name in mesh.mesh_dim_names}
         self.share = self.at["data"] * plan.fsdp + self.at["fsdp"]
         self.schedule = self.ends = None
+        self.finish = _finish_gradients
         if plan.pipeline_parallel > 1:
             self.ends = _end_stages(mesh, model.config, self.at["pipeline"])
             model = Stage(model, self.at["pipeline"], plan.pipeline_parallel,
@@ -11549,7 +11634,7 @@ class _Spread(_Layout):
                else _pieces_loss)
         loss = torch.tensor(how(self, x, y, config, self.shares / total),
                             dtype=torch.float64, device=self.device)
-        _finish_gradients(self)
+        self.finish(self)
         if self.mesh.size() > 1:
             dist.all_reduce(loss)
         return loss.item() / (self.plan.tensor_parallel * self.shares)
@@ -11708,38 +11793,54 @@ def try_plans(trials, shape, steps=3):
     """Train a small model by each plan, and tell what this process held.
 
     trials: dicts of a plan's sizes and, under "rows", of a batch's rows;
-    shape: fields of a ModelConfig. For `launch`: all processes call it.
-    Returns a dict for each trial: losses, bytes (held in weights, gradients
-    and AdamW's means), traffic (received in a step, by kind), share (of each
-    parameter, by name). Built in the lab on parallelism.
+    with "uneven" some rows have few targets, and with "forget" gradients
+    that several processes share are not summed, which is a fault; shape:
+    fields of a ModelConfig. For `launch`: all processes call it. Returns a
+    dict for each trial: losses, lengths (of the gradients), bytes (held in
+    weights, gradients and AdamW's means), traffic (received in a step, by
+    kind), share (of each parameter, by name). Built in the lab on
+    parallelism.
     """
     shape, results = ModelConfig(**shape), []
     for trial in trials:
-        sizes = {k: n for k, n in trial.items() if k != "rows"}
+        plan = Plan(**{k: n for k, n in trial.items() if hasattr(Plan, k)})
         config = TrainConfig(batch_size=trial["rows"], optimizer="adamw",
-                             accumulation=sizes.get("pipeline_parallel", 1),
+                             accumulation=plan.pipeline_parallel,
                              precision="float32", warmup_steps=0)
-        spread = Plan(**sizes)(GPT(shape), config).train()
-        results.append(_try_plan(spread, config, steps))
+        spread = plan(GPT(shape), config).train()
+        if trial.get("forget"):
+            spread.finish = lambda spread: None
+        results.append(_try_plan(spread, config, steps, trial.get("uneven")))
     return results
 
 
-def _try_plan(spread, config, steps):
-    draw, losses = torch.Generator().manual_seed(0), []
+def trial_batch(shape, rows, draw, uneven=False):
+    """x, y (rows, context) of random ids; uneven: some rows of y end early.
+    draw: a torch.Generator. Built in the lab on parallelism."""
+    ids = torch.randint(shape.vocab_size, (rows, shape.context_length + 1),
+                        generator=draw)
+    x, y = ids[:, :-1], ids[:, 1:].clone()
+    if uneven:
+        y[:rows // 3, 10:] = -100
+    return x, y
+
+
+def _try_plan(spread, config, steps, uneven):
+    draw, losses, lengths = torch.Generator().manual_seed(0), [], []
     optimizers = spread.make_optimizers(config)
     whole = {name: p.numel() for name, p in GPT(spread.config)
              .named_parameters()}
     for step in range(steps):
-        ids = torch.randint(spread.config.vocab_size, generator=draw, size=(
-            config.batch_size, spread.config.context_length + 1))
+        x, y = trial_batch(spread.config, config.batch_size, draw, uneven)
         with Traffic(workers()[1]) as traffic:
-            losses.append(spread.batch_loss(ids[:, :-1], ids[:, 1:], config))
+            losses.append(spread.batch_loss(x, y, config))
         params = dict(spread.model.named_parameters())
         held = sum(_local(p.grad).nbytes for p in params.values())
-        optimizer_step(spread, optimizers, step, config)
+        lengths.append(optimizer_step(spread, optimizers, step, config))
     held += sum(_local(t).nbytes for t in
                 _named_state(spread, optimizers).values() if t.ndim)
-    return {"losses": losses, "bytes": held, "traffic": traffic.bytes,
+    return {"losses": losses, "lengths": lengths, "bytes": held,
+            "traffic": traffic.bytes,
             "share": {name: _local(p).numel() / whole[name]
                       for name, p in params.items()}}
 

@@ -370,6 +370,12 @@ def test_the_classifier_says_what_it_needs():
         "+44 1632 960 412",
         "01632-960-412",
         "+1 212 555 0142",
+        "(555) 123-4567",
+        "555-123-4567",
+        "555.123.4567",
+        "1-800-555-0199",
+        "1 (800) 555-0199",
+        "93.184.216.34",
     ],
 )
 def test_private_values_go(value):
@@ -378,6 +384,7 @@ def test_private_values_go(value):
     assert after in (
         "Write or ring: [email], before noon.",
         "Write or ring: [phone], before noon.",
+        "Write or ring: [ip], before noon.",
     )
     assert lu.redact_pii(after) == after
 
@@ -395,6 +402,11 @@ def test_private_values_go(value):
         "Sheet 012 3456 is torn.",
         "The reservoir holds 0412771203,5 buckets.",
         "Meet at mill.example today? No: at the mill.",
+        "x = 0123456789",
+        "He counted 555 123 4567 and 12 more.",
+        "Lot 1555-123-45678 and lot 155-123-4567",
+        "Version 2.4.1.3 of 10.0.19041.1, section 3.2.1",
+        "300.184.216.34",
     ],
 )
 def test_what_only_looks_private_stays(text):

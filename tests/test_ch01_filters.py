@@ -53,6 +53,16 @@ def test_a_template_in_a_script_is_the_page():
     assert lu.extract_text(page.replace("x-handlebars-template", "css")) == ""
 
 
+def test_years_ago_in_a_sentence_make_no_reply():
+    mill = "The mill was built 300 years ago by two brothers from Wendon."
+    reply = "<div><b>Moss</b> 3 hours ago<p>So it was.</p></div>"
+    rest = "<p>It stands by the weir still, and grinds on Tuesdays at ten.</p>"
+    page = f"<body><main><div>{mill}</div>{rest}{reply}{rest}</main></body>"
+    found = lu.extract_text(page)
+    assert mill in found
+    assert "hours ago" not in found and "So it was" not in found
+
+
 def test_a_section_may_have_a_header_of_its_own():
     motto = "<header><p>Tie it twice, and then once more.</p></header>"
     rest = "<p>The rope was new, and so was the knot, and so was Ned.</p>"
@@ -183,6 +193,20 @@ def test_c4_says_why_a_line_goes():
     ]
     assert lu.c4_rules(text) == ["few_sentences"]
     assert lu.c4_rules(text, min_sentences=1) == []
+
+
+def test_c4_has_two_pairs_of_numbers():
+    """Preprint and datatrove: 3 words, 5 sentences; published: 5 and 3."""
+    long, short = "It rained on all of the roofs.", "It rained again."
+    assert lu.c4_lines(short) == [(short, "")]
+    assert lu.c4_lines(short, min_words=5) == [(short, "few_words")]
+    published = {"min_sentences": 3, "min_words": 5}
+    three = "\n".join([long] * 3)
+    assert lu.c4_rules(three) == ["few_sentences"]
+    assert lu.c4_rules(three, **published) == []
+    five = "\n".join([short] * 5)
+    assert lu.c4_rules(five) == []
+    assert lu.c4_rules(five, **published) == ["few_sentences"]
 
 
 def test_a_threshold_is_a_parameter():

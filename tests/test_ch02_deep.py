@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import multiprocessing
 import os
 import random
 import signal
@@ -421,6 +422,39 @@ def test_few_blocks_are_under_way(tmp_path):
 
 def count_letters(text):
     return [len(text) % 65_536]
+
+
+@pytest.mark.parametrize(
+    "system, method", [("linux", "fork"), ("darwin", None)]
+)
+def test_only_linux_forks(monkeypatch, system, method):
+    """Elsewhere helpers start afresh, and the ids are the same."""
+    asked, get_context = [], multiprocessing.get_context
+
+    def context(name):
+        asked.append(name)
+        return get_context(name or "spawn")
+
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(multiprocessing, "get_context", context)
+    coder = small_tokenizer()
+    docs = [(f"Odo has {n} lanterns.", 0.0) for n in range(50)]
+    rows = llm_utils.encode_documents(docs, coder.encode, workers=2)
+    assert [list(ids) for _, _, ids in rows] == [
+        coder.encode(text) for text, _ in docs
+    ]
+    assert asked == [method]
+
+
+def test_a_notebook_that_cannot_fork_works_alone(monkeypatch):
+    def nobody(name):
+        raise AssertionError("no helpers were to be started")
+
+    monkeypatch.setattr(sys, "platform", "darwin")
+    monkeypatch.setattr(multiprocessing, "get_context", nobody)
+    monkeypatch.setattr(llm_utils.encode_block, "__module__", "__main__")
+    rows = llm_utils.encode_documents([("ab", 0.0)], count_letters, workers=2)
+    assert [list(ids) for _, _, ids in rows] == [[2]]
 
 
 def test_a_bad_document_stops_all_workers(tmp_path):

@@ -532,6 +532,30 @@ def losses(folder):
     return {e["step"]: e["loss"] for e in map(json.loads, lines) if "norm" in e}
 
 
+def test_shards_of_another_text_are_not_taken_for_this_one(tokenizer, tmp_path):
+    for name in ("ferry", "bridge"):
+        lu.write_lines(tmp_path / f"{name}.jsonl",
+                       [{"text": f"The {name} is late."}] * 400)
+    made = lu.prepare_shards(tmp_path / "ferry.jsonl", tokenizer, tmp_path / "shards")
+    assert lu.prepare_shards(tmp_path / "ferry.jsonl", tokenizer, made) == made
+    for changed in (dict(source=tmp_path / "bridge.jsonl"), dict(max_documents=9),
+                    dict(held_out=0.1)):
+        how = {"source": tmp_path / "ferry.jsonl", "folder": made, **changed}
+        with pytest.raises(ValueError, match="were made from .*another folder"):
+            lu.prepare_shards(how.pop("source"), tokenizer, **how)
+    ids = lu.TokenDataset(made, "train", 16).tokens[:200].tolist()
+    assert "ferry" in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("name, like", [
+    ("NVIDIA L4", "L4"), ("NVIDIA L40S", "L40S"), ("NVIDIA H100 PCIe", "H100 PCIe"),
+    ("NVIDIA A100-SXM4-80GB", "A100"), ("NVIDIA H100 80GB HBM3", "H100")])
+def test_a_gpu_is_known_by_its_whole_name(name, like, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
+    peak = lu.peak_flops.__wrapped__("cuda", "bfloat16")
+    assert peak == lu._PEAK_FLOPS[like]
+
+
 def test_the_script_says_what_is_wrong(tokenizer, tmp_path):
     command = script(tokenizer, tmp_path / "nothing", tmp_path / "out",
                      before=[sys.executable])

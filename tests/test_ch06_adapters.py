@@ -160,7 +160,7 @@ def test_layers_that_are_not_there(tmp_path, base, adapted):
         lu.load_lora(base, tmp_path / "a")
     del about["targets"], about["alpha"]
     told.write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="does not tell alpha, targets"):
+    with pytest.raises(ValueError, match="has no 'alpha', 'targets'"):
         lu.load_lora(base, tmp_path / "a")
     told.write_text("{")
     with pytest.raises(ValueError, match="not JSON"):

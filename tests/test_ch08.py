@@ -1388,6 +1388,23 @@ def test_figures_that_were_not_measured_are_called_missing(measured, capsys):
     assert capsys.readouterr().out.count("missing") > 10
 
 
+def test_a_figure_that_older_runs_lack_is_left_out(measured, capsys):
+    """A card without it is printed as before, and with it a line longer."""
+    card = report_card(measured)
+    card |= {"dpo.prefers_after_of": 600}
+    lines = []
+    for drop in (), ("dpo.prefers_after", "dpo.prefers_after_of"):
+        kept = {k: v for k, v in card.items() if k not in drop}
+        (measured / "report.json").write_text(json.dumps(kept))
+        print_report(measured / "report.json")
+        lines.append(capsys.readouterr().out.split("\n"))
+    new, old = lines
+    more = [line for line in new if line not in old]
+    assert len(new) == len(old) + 1 and len(more) == 1
+    assert more[0].split()[:5] == ["…", "after", "0.970", "of", "600"]
+    assert "0.953–0.981" in more[0]
+
+
 def test_the_names_of_the_chapter_are_exported():
     for name in (
         "SamplingParams",
@@ -1404,7 +1421,7 @@ def test_the_names_of_the_chapter_are_exported():
         assert name in llm_utils.__all__
 
 
-@pytest.mark.parametrize("shape", [(64, 48), (1024, 192), (2_999, 64)])
+@pytest.mark.parametrize("shape", [(64, 48), (2048, 512), (16_411, 64)])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize("rows", [1, 3, 8, 9])
 def test_products_in_slabs_are_products(shape, biased, rows):

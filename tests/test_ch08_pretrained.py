@@ -290,7 +290,7 @@ def test_other_weights_with_a_sum_that_fits(folder):
     plan = lu.read_json(folder / "quantization.json")
     plan["sha256"][shard.name] = lu.sha256_file(shard)
     lu.write_json(folder / "quantization.json", plan)
-    with pytest.raises(ValueError, match="tell of different weights"):
+    with pytest.raises(ValueError, match="describe different weights"):
         lu.load_quantized(folder)
 
 
@@ -308,7 +308,7 @@ def test_json_that_tells_too_little(folder):
     told = folder / "quantization.json"
     plan = lu.read_json(told)
     lu.write_json(told, {"bits": plan["bits"]})
-    with pytest.raises(ValueError, match="does not tell group, sha256"):
+    with pytest.raises(ValueError, match="has no group, sha256"):
         lu.load_quantized(folder)
     told.write_text('{"bits": 8,')
     with pytest.raises(ValueError, match="not JSON"):

@@ -9,6 +9,7 @@ Both sides run in one process, in turn, with the book's settings for memory.
 """
 
 import tempfile
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -81,21 +82,21 @@ def their_model(model: GPT):
         ).train()
 
 
-def our_step(model, compiled, optimizers, x, y) -> float:
+def our_step(model, compiled, optimizers, x, y, settings=SETTINGS) -> float:
     """One step by chapter 5's functions; the loss."""
     with compiled:
-        loss = batch_loss(model, x, y, SETTINGS)
-    optimizer_step(model, optimizers, 0, SETTINGS)
+        loss = batch_loss(model, x, y, settings)
+    optimizer_step(model, optimizers, 0, settings)
     return loss
 
 
-def their_step(model, optimizer, x, y) -> float:
+def their_step(model, optimizer, x, y, short=True) -> float:
     """One step as one writes it by hand; the loss.
 
     (The shifted rows are handed over as they are: transformers is asked for
     the logits of x, and for the loss of its own function with y.)
     """
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=short):
         loss = model(x, labels=y, shift_labels=y).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), SETTINGS.clip_norm)
@@ -104,19 +105,19 @@ def their_step(model, optimizer, x, y) -> float:
     return loss.item()
 
 
-def bare_products(model: GPT, tokens: int):
+def bare_products(model: GPT, tokens: int, dtype=torch.bfloat16):
     """A function that does a step's matrix products, and nothing else.
 
-    In bfloat16, each forward and twice backward: what no step is quicker
-    than. Attention's own are left out.
+    Each forward and twice backward: what no step is quicker than.
+    Attention's own are left out.
     """
     weights = [
-        part.weight.detach().bfloat16()
+        part.weight.detach().to(dtype)
         for part in model.modules()
         if isinstance(part, torch.nn.Linear)
     ]
     rows = {
-        size: torch.randn(tokens, size).bfloat16()
+        size: torch.randn(tokens, size, dtype=dtype)
         for weight in weights
         for size in weight.shape
     }
@@ -132,9 +133,15 @@ def bare_products(model: GPT, tokens: int):
 
 
 def compare(
-    shape: dict, batch: int, loss_rows: int, rounds: int, seed: int = 0
+    shape: dict,
+    batch: int,
+    loss_rows: int,
+    rounds: int,
+    precision: str = "bfloat16",
+    seed: int = 0,
 ) -> dict:
     """Seconds of a step on each side, and their ratios."""
+    settings = replace(SETTINGS, precision=precision)
     generator = torch.Generator().manual_seed(seed)
     x, y = torch.randint(
         shape["vocab_size"],
@@ -149,23 +156,31 @@ def compare(
         betas=SETTINGS.betas,
         fused=True,
     )
-    fast = Compiled(quick, TrainConfig(compile=True))
+    fast = Compiled(quick, replace(settings, compile=True))
+    ours = {
+        "ours": (plain, Compiled(plain, settings)),
+        "ours_compiled": (quick, fast),
+    }
     ways = {
-        "transformers": partial(their_step, theirs, adamw, x, y),
-        "ours": partial(
-            our_step,
-            plain,
-            Compiled(plain, SETTINGS),
-            make_optimizers(plain, SETTINGS),
-            x,
-            y,
+        "transformers": partial(
+            their_step, theirs, adamw, x, y, precision == "bfloat16"
         ),
-        "ours_compiled": partial(
-            our_step, quick, fast, make_optimizers(quick, SETTINGS), x, y
-        ),
+        **{
+            name: partial(
+                our_step,
+                *pair,
+                make_optimizers(pair[0], settings),
+                x,
+                y,
+                settings,
+            )
+            for name, pair in ours.items()
+        },
     }
     first = {name: way() for name, way in ways.items()}
-    ways["products"] = bare_products(plain, x.numel())
+    ways["products"] = bare_products(
+        plain, x.numel(), getattr(torch, precision)
+    )
     for way in ways.values():  # what is done only once has been done
         way()
     figures = side_by_side(rounds, **ways)
@@ -178,14 +193,17 @@ def compare(
         **{f"{name}_first_loss": loss for name, loss in first.items()},
         **figures,
         "compiled": bool(fast.blocks),
-        "utilisation": work / best / peak_flops("cpu"),
+        "utilisation": work / best / peak_flops("cpu", precision),
     }
 
 
-def measure() -> dict:
+def measure(precision: str = "bfloat16") -> dict:
     keep_freed_memory()
     return {
         "threads": torch.get_num_threads(),
-        "peak_gflops": peak_flops("cpu") / 1e9,
-        **{name: compare(**size) for name, size in SIZES.items()},
+        "peak_gflops": peak_flops("cpu", precision) / 1e9,
+        **{
+            name: compare(**size, precision=precision)
+            for name, size in SIZES.items()
+        },
     }
