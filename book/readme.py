@@ -63,7 +63,7 @@ def results(card: dict) -> dict[int, str]:
         6: f"{card['instruct.exact']:.1%} of held-out tasks exactly right; letters "
         f"sorted: {card['classify.accuracy']:.1%} "
         f"(counting words: {card['classify.bag_of_words']:.1%})",
-        7: f"{card['dpo.preference_accuracy']:.1%} of held-out pairs in order; "
+        7: f"{card['dpo.prefers_after']:.1%} of held-out pairs in order; "
         f"score {card['dpo.score_before']:.2f} → {card['dpo.score_after']:.2f}",
         8: f"{cached:.1f} times as fast with a cache, token for token the same",
     }
@@ -132,9 +132,9 @@ def costs(run: dict, steps: dict, bench: dict, tokens: int) -> str:
             f"| {around / 60:.0f} minutes | {dollars(around)} |",
             "",
             f"The base takes {run['peak_memory_bytes'] / 1e9:.0f} GB of the GPU's "
-            f"memory. Before it chapters 1 and 2 bring {TEXT_BYTES / 1e9:.0f} GB "
-            "of text, which needs no GPU: to clean it takes "
-            f"{clean / 3600:.1f} hours and to cut it into tokens {cut / 3600:.1f} "
+            f"memory. Before that, chapters 1 and 2 fetch {TEXT_BYTES / 1e9:.0f} GB "
+            "of text, which needs no GPU: cleaning it takes "
+            f"{clean / 3600:.1f} hours and cutting it into tokens {cut / 3600:.1f} "
             "on one core, with the download, the counting and the vocabulary on "
             f"top, and about {memory / 1e9:.0f} GB of memory, since chapter 2 "
             "holds the text whole.",

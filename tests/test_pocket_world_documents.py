@@ -80,8 +80,8 @@ def test_nats_include_the_choice_of_genre():
 
 
 @pytest.mark.full
-def test_nats_are_read_back_from_the_text_of_2000_documents():
-    on_all_cores(check_document, documents(2000, seed=9, split="train"))
+def test_nats_are_read_back_from_the_text_of_a_thousand_documents():
+    on_all_cores(check_document, documents(1000, seed=9, split="train"))
 
 
 def test_every_document_has_enough_to_say():
