@@ -7009,9 +7009,9 @@ def pretrain(name, data, folder, tokenizer, max_minutes=None, fresh=False,
         model = model.gather()
     if rank == 0 and history.stopped == "done":
         save_model(model, folder / "base", tokenizer, {
+            **(history.last or {}),
             "steps": history.steps, "tokens": history.tokens,
-            "seconds": history.seconds, "config": asdict(config),
-            **(history.last or {})})
+            "seconds": history.seconds, "config": asdict(config)})
     _wait_for_all()
     return history
 

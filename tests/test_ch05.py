@@ -584,6 +584,10 @@ def test_killed_at_any_time_it_goes_on_to_the_bit(tokenizer, shards, tmp_path):
     assert losses(out) == losses(tmp_path / "calm")
     assert lu.sha256_file(out / "base" / "model.safetensors") == lu.sha256_file(
         tmp_path / "calm" / "base" / "model.safetensors")
+    about = lu.read_json(out / "base" / "training.json")
+    trained = [row["tokens"] for row in lu.read_lines(out / "run" / "log.jsonl")
+               if "tokens" in row and "documents" not in row]
+    assert about["tokens"] == trained[-1]  # and not those of an evaluation
 
 
 @pytest.mark.full
