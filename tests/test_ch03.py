@@ -264,6 +264,29 @@ def test_heads_must_come_out_even(arguments, words):
         lu.MultiHeadAttention(*arguments)
 
 
+@pytest.mark.parametrize("masks", [None, 1, 4])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_one_word_reads_each_key_of_its_group(groups, masks):
+    """masks: none, one for all heads, one for each."""
+    q, (k, v) = numbers(2, 4, 1, 8), numbers(2, 2, groups, 30, 8, seed=1)
+    mask = None
+    if masks:
+        mask = numbers(2, masks, 1, 30, seed=2) > 0
+        mask[..., 0] = True
+    many = [z.repeat_interleave(4 // groups, 1) for z in (k, v)]
+    ours = lu._attend(q, k, v, mask, None, 0.0)
+    assert ours.shape == q.shape
+    assert close(ours, lu.scaled_dot_product_attention(q, *many, mask))
+
+
+def test_one_word_repeats_no_key():
+    """The largest tensor made is no larger than the keys that are kept."""
+    q, (k, v) = numbers(1, 8, 1, 8), numbers(2, 1, 1, 500, 8, seed=1)
+    with Largest() as largest:
+        lu._attend(q, k, v, None, None, 0.0)
+    assert largest.elements <= k.numel()
+
+
 # --- tiles --------------------------------------------------------------------
 
 
