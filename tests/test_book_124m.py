@@ -527,7 +527,7 @@ def test_costs_follow_from_speed_and_price():
     )
     assert "0.72 billion tokens, 100,000 a second | 120 minutes | $7.00" in told
     assert "compare, pack, on the data of the recorded run | 2 minutes" in told
-    assert "clean it takes 0.3 hours" in told
+    assert "cleaning it takes 0.3 hours" in told
     assert "into tokens 1.0 on one core" in told
     assert "about 48 GB of memory" in told
 
