@@ -1796,7 +1796,7 @@ _EMAIL = re.compile(
 # nine to fifteen digits in groups of at least two. Behind a sign of equality
 # stands a number of a program's.
 _PHONE = re.compile(
-    r"(?<![\w.,+/-])(?<!=)(?<!= )"
+    r"(?<![\w.,+/=-])(?<!= )"
     r"(?:\+\d{1,3}[ .-]?(?:\(\d{1,5}\)|\d)|\(0\d{1,5}\)|0\d)"
     r"(?:[ .-]?\d){5,12}(?![\w/-]|[.,]\d)"
 )
@@ -11592,7 +11592,6 @@ class _Layout(torch.nn.Module):
                    for name in mesh.mesh_dim_names}
         self.share = self.at["data"] * plan.fsdp + self.at["fsdp"]
         self.schedule = self.ends = None
-        self.finish = _finish_gradients
         if plan.pipeline_parallel > 1:
             self.ends = _end_stages(mesh, model.config, self.at["pipeline"])
             model = Stage(model, self.at["pipeline"], plan.pipeline_parallel,
@@ -11612,6 +11611,8 @@ class _Layout(torch.nn.Module):
 # ch05_pretrain/lab_parallelism.ipynb [spread-called]
 class _Spread(_Layout):
     """The part of a model here, called by all processes at once."""
+
+    finish_gradients = _finish_gradients
 
     def forward(self, ids):
         """ids (B, T) to (logits (B, T, V), None), on every process."""
@@ -11634,7 +11635,7 @@ class _Spread(_Layout):
                else _pieces_loss)
         loss = torch.tensor(how(self, x, y, config, self.shares / total),
                             dtype=torch.float64, device=self.device)
-        self.finish(self)
+        self.finish_gradients()
         if self.mesh.size() > 1:
             dist.all_reduce(loss)
         return loss.item() / (self.plan.tensor_parallel * self.shares)
@@ -11809,7 +11810,7 @@ def try_plans(trials, shape, steps=3):
                              precision="float32", warmup_steps=0)
         spread = plan(GPT(shape), config).train()
         if trial.get("forget"):
-            spread.finish = lambda spread: None
+            spread.finish_gradients = lambda: None
         results.append(_try_plan(spread, config, steps, trial.get("uneven")))
     return results
 
