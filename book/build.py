@@ -21,6 +21,8 @@ import signs
 from chapters import ROOT, Chapter, existing
 
 BOOK = ROOT / "book"
+# The pages that are no notebooks: the first, and the last.
+FRONT, WORDS = "index", "glossary"
 # Appendices stand in no toctree; the rest as in conf.py.
 QUIET_IN_PDF = (
     "mystnb.unknown_mime_type,bibtex.duplicate_citation,"
@@ -54,6 +56,12 @@ def copy_if_changed(source: Path, target: Path) -> None:
         target.write_bytes(data)
 
 
+def page(name: str) -> str:
+    """A page of `book/`, with its links as seen from the top of the source."""
+    text = (BOOK / f"{name}.md").read_text(encoding="utf-8")
+    return text.replace("](../", "](")
+
+
 def toctree(caption: str, names: list[str], *options: str) -> str:
     if not names:
         return ""
@@ -68,8 +76,9 @@ def lay_out(
 ) -> list[str]:
     """Fill `source` with all that the book is made of.
 
-    `pick` gives the notebook of a chapter. Solutions and labs become parts of
-    the contents, or are returned (as document names) to be appendices.
+    `pick` gives the notebook of a chapter. Labs, solutions and the glossary
+    become parts of the contents, or are returned (as document names) to be
+    appendices.
     """
     wanted: dict[Path, Path] = {}
     chapters, solutions, labs = [], [], []
@@ -88,20 +97,21 @@ def lay_out(
         wanted[path.relative_to(ROOT)] = path
     for path in [*BOOK.glob("bib/*.bib"), *BOOK.glob("pictures/chat.png")]:
         wanted[path.relative_to(BOOK)] = path
-    front = BOOK / "index.md"
-    text = front.read_text(encoding="utf-8").replace("](../", "](")
+    text = page(FRONT)
     text += toctree("" if appendices else "Chapters", chapters, ":numbered: 2")
     if not appendices:
         text += toctree("Labs", labs)
         text += toctree("Worked solutions", solutions)
+        text += toctree("Glossary", [WORDS])
     for path in list(source.rglob("*")) if source.exists() else ():
         place = path.relative_to(source)
         if path.is_file() and place not in wanted:
             path.unlink()
     for place, path in wanted.items():
         copy_if_changed(path, source / place)
-    (source / "index.md").write_text(text, encoding="utf-8")
-    return [*labs, *solutions] if appendices else []
+    (source / f"{FRONT}.md").write_text(text, encoding="utf-8")
+    (source / f"{WORDS}.md").write_text(page(WORDS), encoding="utf-8")
+    return [*labs, *solutions, WORDS] if appendices else []
 
 
 def sphinx(builder: str, source: Path, out: Path, *options: str) -> None:

@@ -62,9 +62,13 @@ def results(card: dict) -> dict[int, str]:
         f"{card['base.facts']:.1%} of the facts",
         6: f"{card['instruct.exact']:.1%} of held-out tasks exactly right; letters "
         f"sorted: {card['classify.accuracy']:.1%} "
-        f"(counting words: {card['classify.bag_of_words']:.1%})",
-        7: f"{card['dpo.prefers_after']:.1%} of held-out pairs in order; "
-        f"score {card['dpo.score_before']:.2f} → {card['dpo.score_after']:.2f}",
+        f"(counting words: {card['classify.bag_of_words']:.1%}, and pairs of "
+        f"words: {card['classify.pairs_of_words']:.1%})",
+        7: f"held-out pairs in order: {card['dpo.preference_accuracy_before']:.1%}"
+        f" → {card['dpo.prefers_after']:.1%}; score "
+        f"{card['dpo.score_before']:.2f} → {card['dpo.score_after']:.2f}; "
+        f"exactly right: {card['dpo.exact_before']:.1%} → "
+        f"{card['dpo.exact_after']:.1%}",
         8: f"{cached:.1f} times as fast with a cache, token for token the same",
     }
 
@@ -125,8 +129,8 @@ def costs(run: dict, steps: dict, bench: dict, tokens: int) -> str:
         [
             f"| on one {run['hardware']['device']} | time | at ${PRICE:.2f} an hour |",
             "|---|---|---|",
-            f"| the base: {tokens / 1e9:.2f} billion tokens, "
-            f"{run['tokens_per_second']:,.0f} a second "
+            f"| the base, foretold: {tokens / 1e9:.2f} billion tokens at the "
+            f"recorded {run['tokens_per_second']:,.0f} a second "
             f"| {base / 60:.0f} minutes | {dollars(base)} |",
             f"| {', '.join(steps)}, on the data of the recorded run "
             f"| {around / 60:.0f} minutes | {dollars(around)} |",
