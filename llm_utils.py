@@ -360,6 +360,9 @@ __all__ = [
     "report_number",
     "report_aim",
     "print_report",
+    "Value",
+    "look_up",
+    "letter_loss",
     "MixtureOfExperts",
     "SparseGPT",
     "fold_mup",
@@ -10615,6 +10618,91 @@ def print_report(path=None) -> None:
               f"{f'of {n:,}' if n else '':>10}  {bounds:13}{wanted:9}{mark}"
               .rstrip())
         before = part
+
+
+# ch03_attention/lab_learning.ipynb [value]
+class Value:
+    """A tensor that knows what it was made from, and how to hand on slopes.
+
+    data: a tensor of any shape. makers: pairs of a Value and a rule, which
+    turns the slope of a loss for this value into that for the maker. After
+    `loss.backward()` each `grad` holds the slope of the loss, of the shape
+    of `data`; like PyTorch's it is added to what was there before. Source:
+    Linnainmaa 1976. Built in the lab on learning.
+    """
+
+    def __init__(self, data, *makers):
+        self.data, self.makers, self.grad = data, makers, None
+
+    def __add__(self, other):
+        return Value(self.data + other.data, (self, lambda g: g),
+                     (other, lambda g: g))
+
+    def __mul__(self, other):
+        return Value(self.data * other.data, (self, lambda g: g * other.data),
+                     (other, lambda g: g * self.data))
+
+    def __matmul__(self, other):
+        return Value(self.data @ other.data, (self, lambda g: g @ other.data.T),
+                     (other, lambda g: self.data.T @ g))
+
+    def tanh(self):
+        y = self.data.tanh()
+        return Value(y, (self, lambda g: g * (1 - y * y)))
+
+    def order(self):
+        """This value and all that it was made from, each before its makers."""
+        seen, order = set(), []
+
+        def visit(value):
+            if value not in seen:
+                seen.add(value)
+                for maker, _ in value.makers:
+                    visit(maker)
+                order.append(value)
+
+        visit(self)
+        return order[::-1]
+
+    def backward(self):
+        """Add the slopes of this value to the `grad` of all its makers."""
+        slopes = {self: torch.ones_like(self.data)}
+        for value in self.order():
+            g = slopes.pop(value)
+            value.grad = g if value.grad is None else value.grad + g
+            for maker, rule in value.makers:
+                share = rule(g).sum_to_size(maker.data.shape)
+                slopes[maker] = slopes.get(maker, 0) + share
+
+
+# ch03_attention/lab_learning.ipynb [look-up]
+def look_up(table: Value, ids: torch.Tensor) -> Value:
+    """Rows of a table (V, C) for ids (B, n), end to end: (B, n·C).
+
+    Built in the lab on learning.
+    """
+    def rule(g):
+        slope = torch.zeros_like(table.data)
+        return slope.index_add(0, ids.flatten(), g.reshape(-1, slope.shape[1]))
+
+    return Value(table.data[ids].flatten(1), (table, rule))
+
+
+# ch03_attention/lab_learning.ipynb [nats]
+def letter_loss(scores: Value, targets: torch.Tensor) -> Value:
+    """Mean cross-entropy in nats of scores (B, V) against ids (B,): a scalar.
+
+    Built in the lab on learning.
+    """
+    log_p = scores.data.log_softmax(-1)  # (B, V)
+    row = torch.arange(len(targets))
+
+    def rule(g):
+        slope = log_p.exp()
+        slope[row, targets] -= 1  # what was expected, less what came
+        return g * slope / len(targets)
+
+    return Value(-log_p[row, targets].mean(), (scores, rule))
 
 
 # ch04_model/lab_experts.ipynb [mixture]
