@@ -602,3 +602,21 @@ def test_two_processes_learn_what_one_learns(tokenizer, shards, tmp_path):
     assert a.keys() == b.keys()
     assert max(abs(a[s] - b[s]) for s in a) < 2e-2
     assert abs(a[1] - b[1]) < 1e-5 and abs(a[2] - b[2]) < 1e-4
+
+
+@pytest.mark.full
+def test_copies_of_the_model_have_one_processs_losses(tokenizer, shards, tmp_path):
+    """Twenty steps of AdamW: Muon's rounds in bfloat16 would hide more."""
+    told = {}
+    for n in (1, 2, 4):
+        out = tmp_path / str(n)
+        command = script(tokenizer, shards, out, "--optimizer", "adamw",
+                         "--log-every", "1", before=[
+                             sys.executable, "-m", "torch.distributed.run",
+                             "--standalone", "--nproc-per-node", str(n)])
+        subprocess.run(command, env=environment(), check=True, capture_output=True)
+        told[n] = losses(out)
+    for n in (2, 4):
+        assert told[n].keys() == told[1].keys() and len(told[1]) >= 20
+        apart = {s: abs(told[n][s] - told[1][s]) for s in range(1, 21)}
+        assert max(apart.values()) < 1e-5, apart
