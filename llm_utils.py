@@ -6284,7 +6284,7 @@ class _Printer:
     """Prints a line: the loss, and the pace since the line before."""
 
     def __init__(self, run):
-        self.tokens, self.seconds = run.history.tokens, run.history.seconds
+        self.tokens, self.seconds = None, run.history.seconds
         self.flops = flops_per_token(run.model.config, run.context)
         self.peak = run.world * peak_flops(run.device, run.config.precision)
 
@@ -6293,11 +6293,15 @@ class _Printer:
         shown = f", validation {last['loss']:.3f}" if last else ""
         if last and last["gap"] is not None:
             shown += f" (gap {last['gap']:.3f})"
-        pace = ((history.tokens - self.tokens)
-                / max(history.seconds - self.seconds, 1e-9))
+        took = max(history.seconds - self.seconds, 1e-9)
+        if self.tokens is None:  # much of it is not the step's
+            told = f"ready to go on after {took:.1f} s"
+        else:
+            pace = (history.tokens - self.tokens) / took
+            told = (f"{pace:,.0f} tokens/s, utilisation "
+                    f"{pace * self.flops / self.peak:.0%}")
         self.tokens, self.seconds = history.tokens, history.seconds
-        print(f"step {history.steps}: loss {loss:.3f}{shown}, {pace:,.0f} "
-              f"tokens/s, utilisation {pace * self.flops / self.peak:.0%}",
+        print(f"step {history.steps}: loss {loss:.3f}{shown}, {told}",
               flush=True)
 
 
@@ -6513,13 +6517,18 @@ def _between(run, validation, report, over):
     config, history, folder = run.config, run.history, run.folder
     step, end = history.steps, over or run.history.steps == config.steps
     due = lambda every: end or (every and step % every == 0)  # noqa: E731
+    if step == run.start + 1:  # of this sitting
+        run.look_at = history.seconds + 30
+    if half_a_minute := history.seconds >= run.look_at:
+        run.look_at = math.inf
     if (validation is not None and over != "signal"
             and due(config.eval_every)):
         scores = evaluate(run.model, validation, config.eval_documents,
                           precision=config.precision)
         _log(run, history.evaluations, {"step": step, **scores})
         report(history)
-    elif due(max(1, config.steps // 10)) or step == 2:
+    elif (due(max(1, config.steps // 10)) or step - run.start <= 2
+          or half_a_minute):
         report(history)
     if end and folder and config.tensorboard:
         run.board.writer.flush()
@@ -6619,6 +6628,7 @@ def train(model, data, config, validation=None, folder=None, resume=False,
         _begin(run)
     report = _reporter(progress if run.rank == 0 else None, run)
     began, before = time.perf_counter(), run.history.seconds
+    run.start = run.history.steps
     limit = math.inf if config.max_minutes is None else config.max_minutes
     model.train()
     with _Postponed(run) as asked, _together(run):

@@ -309,9 +309,23 @@ def test_line_of_progress_tells_pace_and_utilisation(capsys):
     lu.train(random_gpt(), toy_tokens(), config, progress="print")
     lines = capsys.readouterr().out.splitlines()
     assert [int(line.split(":")[0].split()[1]) for line in lines] == [
-        *range(2, 21, 2)
+        1,
+        *range(2, 21, 2),
     ]
-    assert all("tokens/s, utilisation " in line for line in lines)
+    assert "ready to go on after" in lines[0]
+    assert all("tokens/s, utilisation " in line for line in lines[1:])
+
+
+def test_a_sitting_tells_its_pace_within_its_first_minute():
+    """Wherever a run goes on: two lines at once, one after half a minute."""
+    history, told = lu.History(), []
+    run = SimpleNamespace(
+        history=history, start=100, folder=None, config=lu.TrainConfig(steps=10_000)
+    )
+    for i in range(1, 61):  # the first step compiles for 40 s
+        history.steps, history.seconds = 100 + i, 40.0 + 2 * (i - 1)
+        lu._between(run, None, lambda history: told.append(history.steps), "")
+    assert told == [101, 102, 116]
 
 
 def test_pace_and_utilisation_are_those_since_the_line_before(capsys):
@@ -326,12 +340,13 @@ def test_pace_and_utilisation_are_those_since_the_line_before(capsys):
         config=lu.TrainConfig(precision="float32"),
     )
     printer = lu._Printer(run)
-    for steps, tokens, seconds in ((2, 1000, 10.0), (4, 3000, 12.0)):
+    for steps, tokens, seconds in ((1, 500, 60.0), (2, 700, 62.0), (4, 2700, 64.0)):
         history.steps, history.tokens, history.seconds = steps, tokens, seconds
         history.records.append({"loss": 2.5})
         printer(history)
-    first, second = capsys.readouterr().out.splitlines()
-    assert "100 tokens/s" in first and "1,000 tokens/s" in second
+    begun, first, second = capsys.readouterr().out.splitlines()
+    assert begun.endswith("ready to go on after 60.0 s")  # compiling, for one
+    assert " 100 tokens/s" in first and "1,000 tokens/s" in second
     share = 1000 * lu.flops_per_token(model.config, 24)
     share /= lu.peak_flops(torch.device("cpu"), "float32")
     assert second.endswith(f"utilisation {share:.0%}")
