@@ -375,6 +375,30 @@ def test_benchmark_files_are_read_as_they_are(name, tmp_path):
         lu.benchmark_rows("mmlu", tmp_path)
 
 
+def test_files_of_the_four_formats_score_as_in_the_harness(
+    ours, hflm, valley_rows, tmp_path
+):
+    """The valley's questions in the files of HellaSwag and the others."""
+    import lzma
+
+    for file, *fields in lu.BENCHMARKS.values():
+        kind, parts = (
+            ("facts", ("context", "choices", "gold"))
+            if len(fields) == 3
+            else ("words", ("context", "continuation"))
+        )
+        opened = lzma.open if file.endswith("xz") else open
+        with opened(tmp_path / file, "wt", encoding="utf-8") as out:
+            for row in valley_rows[kind][:24]:
+                line = dict(zip(fields, (row[part] for part in parts)))
+                out.write(json.dumps(line) + "\n")
+    rows = {name: lu.benchmark_rows(name, tmp_path) for name in lu.BENCHMARKS}
+    assert all(12 <= len(read) <= 24 for read in rows.values())
+    same_results(
+        lu.run_tasks(ours, tasks_of(rows)), lu.run_tasks(hflm, tasks_of(rows))
+    )
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("which", ["random", "trained"])
 def test_real_benchmarks_score_as_in_the_harness(
