@@ -635,6 +635,8 @@ def test_figures_as_prometheus_reads_them(model, tokenizer):
         ]
         server.ask(messages=[])
         server.client.get("/nothing")
+        # an answer may be read before its blocks are given back
+        until(lambda: len(engine.pool.free) == engine.blocks)
         reply = server.client.get("/metrics")
     assert reply.headers["content-type"].startswith("text/plain")
     families = {f.name: f for f in text_string_to_metric_families(reply.text)}
