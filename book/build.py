@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import signs
-from chapters import ROOT, Chapter, existing
+from chapters import ROOT, Chapter, existing, write_atomically
 
 BOOK = ROOT / "book"
 # The pages that are no notebooks: the first, and the last.
@@ -103,14 +103,15 @@ def lay_out(
         text += toctree("Labs", labs)
         text += toctree("Worked solutions", solutions)
         text += toctree("Glossary", [WORDS])
+    pages = {Path(f"{FRONT}.md"): text, Path(f"{WORDS}.md"): page(WORDS)}
     for path in list(source.rglob("*")) if source.exists() else ():
         place = path.relative_to(source)
-        if path.is_file() and place not in wanted:
+        if path.is_file() and not (place in wanted or place in pages):
             path.unlink()
     for place, path in wanted.items():
         copy_if_changed(path, source / place)
-    (source / f"{FRONT}.md").write_text(text, encoding="utf-8")
-    (source / f"{WORDS}.md").write_text(page(WORDS), encoding="utf-8")
+    for place, text in pages.items():
+        write_atomically(source / place, text)
     return [*labs, *solutions, WORDS] if appendices else []
 
 
