@@ -4,6 +4,7 @@ Generated from the notebooks by `python book/export.py`. Do not edit: change
 the notebook cell named above each piece, then export again.
 """
 
+import ast
 import asyncio
 import atexit
 import bisect
@@ -27,6 +28,7 @@ import lzma
 import math
 import mmap
 import multiprocessing
+import operator
 import os
 import platform
 import random
@@ -410,6 +412,9 @@ __all__ = [
     "regex_grammar",
     "JsonRules",
     "json_grammar",
+    "calculate",
+    "use_tool",
+    "answer_with_tools",
 ]
 
 
@@ -13224,3 +13229,77 @@ def json_grammar(schema, tokenizer, end, max_new_tokens=None,
     made = JsonRules(schema, separators)
     return TokenGrammar(ByteAutomaton(made.rules, made.start), tokenizer, end,
                         max_new_tokens)
+
+
+# ch08_inference/lab_tools.ipynb [tools-calculate]
+_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub,
+               ast.Mult: operator.mul}
+
+
+def _value(node):
+    """The number that a parsed sum comes to."""
+    if isinstance(node, ast.Constant) and type(node.value) is int:
+        return node.value
+    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
+        return _OPERATIONS[type(node.op)](
+            _value(node.left), _value(node.right))
+    raise ValueError("neither a whole number nor an operation")
+
+
+def calculate(text: str) -> str:
+    """What a sum comes to, as text.
+
+    text: whole numbers, brackets, +, - and *, at most 60 characters. Raises
+    ValueError, with a sentence that a model may read, for anything else.
+    Nothing in the text is ever executed. Built in the lab on tools.
+    """
+    try:
+        if len(text) <= 60:
+            return str(_value(ast.parse(text.strip(), mode="eval").body))
+    except (SyntaxError, ValueError):
+        pass
+    raise ValueError(f"{text[:60]!r} is not a sum of at most 60 characters")
+
+
+# ch08_inference/lab_tools.ipynb [tools-loop]
+def use_tool(tools, said):
+    """The result of a call, as text; None if an answer is no call.
+
+    tools: functions from text to text, by name. A call begins with the name
+    of one; what follows it is handed over. A ValueError of the tool becomes
+    the result "error: …". Built in the lab on tools.
+    """
+    for name, tool in tools.items():
+        if said.startswith(f"{name} "):
+            try:
+                return tool(said.removeprefix(f"{name} "))
+            except ValueError as error:
+                return f"error: {error}"
+    return None
+
+
+def answer_with_tools(model, tokenizer, questions, tools, max_new_tokens=60,
+                      calls=3):
+    """Answer each question, obeying at most so many calls of tools.
+
+    tools: see `use_tool`. Returns for each question its conversation, a list
+    of messages: the user's question, then by turns the assistant's calls and,
+    from the system, their results, and last the answer (a call, if there were
+    no more to be had). A conversation that has filled the context ends with
+    the system's word. Built in the lab on tools.
+    """
+    chat = ChatFormat(tokenizer)
+    talks = [[{"role": "user", "content": q}] for q in questions]
+    for left in range(calls, -1, -1):
+        waiting = [
+            (talk, ids) for talk in talks if talk[-1]["role"] != "assistant"
+            and len(ids := chat.encode(talk, True))
+            < model.config.context_length]
+        for (talk, _), ids in zip(waiting, generate_batch(
+                model, [ids for _, ids in waiting], max_new_tokens,
+                (chat.end, chat.pad), batch_size=128)):
+            said = chat.decode(ids)
+            talk.append({"role": "assistant", "content": said})
+            if left and (result := use_tool(tools, said)) is not None:
+                talk.append({"role": "system", "content": result})
+    return talks
