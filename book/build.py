@@ -171,7 +171,8 @@ def pdf(pick: Callable[[Chapter], Path], build: Path) -> Path:
     if appendices:
         options += ["-D", f"latex_appendices={','.join(appendices)}"]
     sphinx("latex", source, out, *options)
-    tex = (out / "book.tex").read_text(encoding="utf-8")
+    tex = signs.printable((out / "book.tex").read_text(encoding="utf-8"))
+    (out / "book.tex").write_text(tex, encoding="utf-8")
     (out / "signs.tex").write_text(signs.macros(tex), encoding="utf-8")
     command = ["latexmk", "-g", "-xelatex", "-silent", "-halt-on-error"]
     command += ["-interaction=nonstopmode", "book.tex"]

@@ -5,6 +5,7 @@ them lacks (an arrow in a sentence, an otter in a string) becomes a small TeX
 macro that takes it from elsewhere, at the last from Unifont, which has all.
 """
 
+import re
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -50,6 +51,11 @@ def fallback(point: int) -> str:
     """The sign from Unifont: its upper planes are a font of their own."""
     family = "bookupper" if point > 0xFFFF else "bookunifont"
     return rf'{{\{family}\char"{point:X}}}'
+
+
+def printable(tex: str) -> str:
+    """TeX without control characters: a fresh model's output may have any."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\N{REPLACEMENT CHARACTER}", tex)
 
 
 def macros(tex: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 import build
 import chapters
 import readme
+import signs
 
 FETCHED = {
     "script": "src",
@@ -108,6 +109,14 @@ def test_a_pdf_with_faults_is_refused(log, complaint):
 
 def test_a_pdf_without_faults_is_taken():
     build.check_log("Overfull \\hbox (3.5pt too wide) in paragraph\n[]x")
+
+
+def test_control_characters_do_not_reach_latex():
+    kept = "a tab\tand a line\nwith é, → and 🦦"
+    assert signs.printable(kept) == kept
+    assert signs.printable(
+        "Field\x1c oots\x00\x7f\x0c"
+    ) == "Field\ufffd oots" + ("\ufffd" * 3)
 
 
 def test_missing_latex_is_told_with_what_to_install(monkeypatch):
