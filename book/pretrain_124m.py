@@ -197,9 +197,14 @@ def splits(run, tokenizer):
 
 
 def pace(history, after=60.0) -> float:
-    """Tokens a second from `after` seconds on, whatever is done meanwhile."""
+    """Tokens a second from `after` seconds on, whatever is done meanwhile.
+
+    Of a run too short for two lines of log: from its beginning.
+    """
     seconds = [entry["seconds"] for entry in history.system]
     tokens = [entry["tokens"] for entry in history.records]
+    if len(seconds) < 2:
+        return history.tokens / history.seconds
     first = int(np.searchsorted(seconds, min(after, seconds[-1] / 2)))
     first = min(first, len(seconds) - 2)
     return (tokens[-1] - tokens[first]) / (seconds[-1] - seconds[first])

@@ -220,6 +220,21 @@ def test_what_needs_a_base_that_failed_is_not_tried(place, monkeypatch):
 # The recipe
 
 
+@pytest.mark.parametrize(
+    ("seconds", "pace"),
+    [([4.0], 50.0), ([4.0, 8.0], 25.0), ([10.0, 100.0, 160.0], 5 / 3)],
+)
+def test_the_pace_leaves_out_the_first_minute_if_there_is_more(seconds, pace):
+    history = lu.History()
+    history.tokens, history.seconds = 100 * len(seconds), seconds[-1]
+    if len(seconds) == 1:
+        history.seconds = 2.0
+    for n, at in enumerate(seconds, 1):
+        history.system.append({"seconds": at})
+        history.records.append({"tokens": 100 * n})
+    assert pretrain_124m.pace(history) == pytest.approx(pace)
+
+
 def test_the_recorded_text_has_the_recorded_recipe():
     assert pretrain_124m.base_changes(84_900_000, "gpt2-124m") == dict(
         batch_size=128,
