@@ -13290,15 +13290,18 @@ def answer_with_tools(model, tokenizer, questions, tools, max_new_tokens=60,
     """
     chat = ChatFormat(tokenizer)
     talks = [[{"role": "user", "content": q}] for q in questions]
-    for left in range(calls, -1, -1):
-        waiting = [
-            (talk, ids) for talk in talks if talk[-1]["role"] != "assistant"
-            and len(ids := chat.encode(talk, True))
-            < model.config.context_length]
-        for (talk, _), ids in zip(waiting, generate_batch(
-                model, [ids for _, ids in waiting], max_new_tokens,
-                (chat.end, chat.pad), batch_size=128)):
-            said = chat.decode(ids)
+    for left in range(calls, -1, -1):  # one round more: the last may not call
+        waiting, prompts = [], []
+        for talk in talks:
+            prompt = chat.encode(talk, True)
+            if (talk[-1]["role"] != "assistant"
+                    and len(prompt) < model.config.context_length):
+                waiting.append(talk)
+                prompts.append(prompt)
+        answers = generate_batch(model, prompts, max_new_tokens,
+                                 (chat.end, chat.pad), batch_size=128)
+        for talk, answer in zip(waiting, answers):
+            said = chat.decode(answer)
             talk.append({"role": "assistant", "content": said})
             if left and (result := use_tool(tools, said)) is not None:
                 talk.append({"role": "system", "content": result})
