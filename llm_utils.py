@@ -413,6 +413,7 @@ __all__ = [
     "JsonRules",
     "json_grammar",
     "calculate",
+    "read_call",
     "use_tool",
     "answer_with_tools",
 ]
@@ -13262,20 +13263,31 @@ def calculate(text: str) -> str:
 
 
 # ch08_inference/lab_tools.ipynb [tools-loop]
+def read_call(tools, said):
+    """(name, wish) of a call, None if an answer is no call.
+
+    tools: by name. A call begins with the name of one; the wish is what
+    follows it. Built in the lab on tools.
+    """
+    for name in tools:
+        if said.startswith(f"{name} "):
+            return name, said.removeprefix(f"{name} ")
+    return None
+
+
 def use_tool(tools, said):
     """The result of a call, as text; None if an answer is no call.
 
-    tools: functions from text to text, by name. A call begins with the name
-    of one; what follows it is handed over. A ValueError of the tool becomes
-    the result "error: …". Built in the lab on tools.
+    tools: functions from text to text, by name; see `read_call`. A ValueError
+    of the tool becomes the result "error: …". Built in the lab on tools.
     """
-    for name, tool in tools.items():
-        if said.startswith(f"{name} "):
-            try:
-                return tool(said.removeprefix(f"{name} "))
-            except ValueError as error:
-                return f"error: {error}"
-    return None
+    if (call := read_call(tools, said)) is None:
+        return None
+    name, wish = call
+    try:
+        return tools[name](wish)
+    except ValueError as error:
+        return f"error: {error}"
 
 
 def answer_with_tools(model, tokenizer, questions, tools, max_new_tokens=60,
@@ -13293,9 +13305,10 @@ def answer_with_tools(model, tokenizer, questions, tools, max_new_tokens=60,
     for left in range(calls, -1, -1):  # one round more: the last may not call
         waiting, prompts = [], []
         for talk in talks:
+            if talk[-1]["role"] == "assistant":
+                continue
             prompt = chat.encode(talk, True)
-            if (talk[-1]["role"] != "assistant"
-                    and len(prompt) < model.config.context_length):
+            if len(prompt) < model.config.context_length:
                 waiting.append(talk)
                 prompts.append(prompt)
         answers = generate_batch(model, prompts, max_new_tokens,

@@ -226,9 +226,7 @@ def test_what_needs_a_base_that_failed_is_not_tried(place, monkeypatch):
 )
 def test_the_pace_leaves_out_the_first_minute_if_there_is_more(seconds, pace):
     history = lu.History()
-    history.tokens, history.seconds = 100 * len(seconds), seconds[-1]
-    if len(seconds) == 1:
-        history.seconds = 2.0
+    history.tokens, history.seconds = 100 * len(seconds), 2.0
     for n, at in enumerate(seconds, 1):
         history.system.append({"seconds": at})
         history.records.append({"tokens": 100 * n})

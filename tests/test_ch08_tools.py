@@ -148,11 +148,8 @@ def test_calls_are_obeyed_until_there_is_an_answer(monkeypatch, tokenizer):
         "408, and 409.",
     ]  # fmt: skip
     assert [m["content"] for m in second] == ["who", "Hob."]
-    assert [n for n in rounds if n] == [
-        2,
-        1,
-        1,
-    ]  # who has answered is not asked again
+    # who has answered is not asked again
+    assert [n for n in rounds if n] == [2, 1, 1]
 
 
 def test_nobody_calls_for_ever(monkeypatch, tokenizer):
